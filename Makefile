@@ -1,0 +1,41 @@
+# Everything starts from a fresh clone with Python 3.11+ and make; `make search` and `make test` set up what they need.
+PYTHON ?= python3
+BIN := .venv/bin
+SHELL := /bin/bash
+
+.PHONY: search test check format lock setup clean
+
+search: .venv/ready  ## a whole search on the digits that come with scikit-learn
+	$(BIN)/python -m tune_cifar.search configs/quickstart.yaml --data digits
+
+test: .venv/ready  ## the whole test suite
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## lint and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: .venv/bin/uv  ## pin every dependency again
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --quiet --custom-compile-command "make lock" --output-file requirements.lock
+
+setup: .venv/ready
+
+# uv and not pip: pip picks a CPU build of torch on some machines, which torchvision then does not fit.
+.venv/ready: requirements.lock pyproject.toml | .venv/bin/uv
+	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	touch $@
+
+.venv/bin/uv:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"error: Python 3.11 to 3.13 is needed, but $(PYTHON) is {v[0]}.{v[1]}. Say which to use: make PYTHON=python3.11 ...") if not (3, 11) <= v <= (3, 13) else None'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+
+clean:
+	rm -rf .venv build ./*.egg-info .mypy_cache .ruff_cache .pytest_cache
