@@ -1,0 +1,1 @@
+"""One training run: data, model, loop and checkpoint; knows nothing of Ray or W&B."""

@@ -1,0 +1,29 @@
+"""Chooses and sets up the processor of a trial, here so that every command chooses alike and can say why."""
+
+from __future__ import annotations
+
+import torch
+
+
+def choose_device() -> torch.device:
+    """The GPU if this process can see one (Ray shows a trial only its own), else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words for the first lines of a run."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
+def prepare_device(device: torch.device, *, cpu_threads: int) -> None:
+    """Fix what changes results from run to run: the number of CPU threads and cuDNN's choice of algorithms.
+
+    Sums in another number of threads differ in their last bits, so a trial and its repetition need the same.
+    """
+    torch.set_num_threads(cpu_threads)
+    if device.type == "cuda":
+        torch.backends.cudnn.deterministic = True
+        torch.backends.cudnn.benchmark = False
