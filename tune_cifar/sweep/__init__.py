@@ -1,0 +1,1 @@
+"""Sweep file to typed config, search space and searcher; knows nothing of Ray."""

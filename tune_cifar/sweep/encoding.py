@@ -1,0 +1,171 @@
+"""Maps each parameter to what an Optuna sampler searches: numbers on the file's own scale, or positions.
+
+Samplers model numbers best on the scale that the file implies, and cannot hold values such as lists at all.
+"""
+
+# ruff: noqa: D102 - `Encoding` describes each method once, for all of them
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Protocol
+
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from tune_cifar.sweep.distributions import (
+    PRACTICAL_QUANTILES,
+    Beta,
+    Categorical,
+    Distribution,
+    IntUniform,
+    LogUniform,
+    Quantized,
+    Uniform,
+    is_number,
+    practical_range,
+)
+
+# Optuna's GP sampler lists every value of an integer parameter, so a wider one is searched as a real number.
+MOST_INTEGERS = 10_000
+
+
+class Encoding(Protocol):
+    """One parameter as a sampler sees it."""
+
+    @property
+    def searched(self) -> BaseDistribution:
+        """What the sampler draws an encoded value from."""
+
+    def decode(self, encoded: Any) -> Any:
+        """The parameter's value, a plain Python one."""
+
+    def from_quantile(self, quantile: float) -> Any:
+        """The encoded value at `quantile` (0 to 1) of the file's distribution."""
+
+
+@dataclass(frozen=True)
+class QuantileEncoding:
+    """The quantile itself, from `low` to `high`: uniform draws of it give exactly the file's distribution."""
+
+    distribution: Distribution
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def searched(self) -> BaseDistribution:
+        return FloatDistribution(self.low, self.high)
+
+    def decode(self, encoded: float) -> Any:
+        return self.distribution.from_quantile(encoded)
+
+    def from_quantile(self, quantile: float) -> float:
+        return min(max(quantile, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class NumberEncoding:
+    """The number itself, on a linear or logarithmic scale; rounded on decoding where the file rounds."""
+
+    distribution: Uniform | LogUniform | IntUniform | Quantized
+    low: float
+    high: float
+    log: bool
+
+    @property
+    def searched(self) -> BaseDistribution:
+        return FloatDistribution(self.low, self.high, log=self.log)
+
+    def decode(self, encoded: float) -> float:
+        value = min(max(float(encoded), self.low), self.high)
+        if isinstance(self.distribution, Quantized):
+            return self.distribution.multiple(value)
+        return round(value) if isinstance(self.distribution, IntUniform) else value
+
+    def from_quantile(self, quantile: float) -> float:
+        base = self.distribution.base if isinstance(self.distribution, Quantized) else self.distribution
+        return base.from_quantile(quantile)
+
+
+@dataclass(frozen=True)
+class MultipleEncoding:
+    """Whole numbers k from `low` to `high` that stand for k * step: integers, and multiples of q."""
+
+    distribution: IntUniform | Quantized
+    low: int
+    high: int
+    step: float
+
+    @property
+    def searched(self) -> BaseDistribution:
+        return IntDistribution(self.low, self.high)
+
+    def decode(self, encoded: int) -> float:
+        return int(encoded) * self.step
+
+    def from_quantile(self, quantile: float) -> int:
+        position = round(self.distribution.from_quantile(quantile) / self.step)
+        return min(max(position, self.low), self.high)
+
+
+@dataclass(frozen=True)
+class ChoiceEncoding:
+    """The position in a list of values; `ordered` where neighbours in the list are neighbours in effect."""
+
+    distribution: Categorical
+    ordered: bool = False
+
+    @property
+    def searched(self) -> BaseDistribution:
+        last = len(self.distribution.values) - 1
+        return IntDistribution(0, last) if self.ordered else CategoricalDistribution(range(last + 1))
+
+    def decode(self, encoded: int) -> Any:
+        return copy.deepcopy(self.distribution.values[int(encoded)])
+
+    def from_quantile(self, quantile: float) -> int:
+        return self.distribution.index_from_quantile(quantile)
+
+
+def encode_for_model(distribution: Distribution) -> Encoding:
+    """The encoding for a sampler that models the metric over the parameter, such as a Gaussian process."""
+    match distribution:
+        case Categorical():
+            return _choice(distribution)
+        case IntUniform(low, high):
+            if high - low < MOST_INTEGERS:
+                return MultipleEncoding(distribution, low, high, 1)
+            return NumberEncoding(distribution, float(low), float(high), log=False)
+        case Uniform(low, high) | LogUniform(low, high):
+            return NumberEncoding(distribution, low, high, log=isinstance(distribution, LogUniform))
+        case Quantized(LogUniform(low, high)):
+            return NumberEncoding(distribution, low, high, log=True)
+        case Quantized(Uniform(low, high), step) if (high - low) / step >= MOST_INTEGERS:
+            return NumberEncoding(distribution, low, high, log=False)
+        case Quantized(_, step):
+            lowest, highest = (round(value / step) for value in practical_range(distribution))
+            if highest - lowest < MOST_INTEGERS:
+                return MultipleEncoding(distribution, lowest, highest, step)
+    # A model searches its corners, and the corners of an unbounded distribution are no sensible values.
+    base = distribution.base if isinstance(distribution, Quantized) else distribution
+    low, high = (0.0, 1.0) if isinstance(base, Beta) else PRACTICAL_QUANTILES
+    return QuantileEncoding(distribution, low, high)
+
+
+def _choice(distribution: Categorical) -> ChoiceEncoding:
+    """Values of probability 0 are left out; three or more numbers in order, such as batch sizes, keep it."""
+    if distribution.probabilities is not None:
+        pairs = zip(distribution.values, distribution.probabilities, strict=True)
+        possible = [(value, probability) for value, probability in pairs if probability > 0]
+        values, probabilities = zip(*possible, strict=True)
+        distribution = Categorical(values, probabilities, distribution.kind)
+    numbers = [value for value in distribution.values if is_number(value)]
+    steps = list(pairwise(numbers))
+    in_order = all(one < other for one, other in steps) or all(one > other for one, other in steps)
+    return ChoiceEncoding(distribution, in_order and len(numbers) == len(distribution.values) > 2)
