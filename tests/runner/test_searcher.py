@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+
+from tune_cifar.results import Metric
+from tune_cifar.runner.searcher import SweepSearch
+from tune_cifar.sweep.load import load_sweep
+from tune_cifar.sweep.searcher import plan_search
+from tune_cifar.sweep.space import SearchSpace
+from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
+
+SWEEP = """
+method: {method}
+metric: {{name: {metric}, goal: {goal}}}
+parameters:
+  lr: {{min: 0.001, max: 0.1}}
+  optimizer: {{parameters: {{momentum: {{values: [0.0, 0.9]}}}}}}
+  epochs: {{value: 3}}
+"""
+
+
+@pytest.fixture
+def make_search(tmp_path: Path) -> Any:
+    def make(
+        text: str | None = None, method: str = "bayes", metric: str = "val_loss", goal: str = "minimize", seed: int = 1
+    ) -> SweepSearch:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(text or SWEEP.format(method=method, metric=metric, goal=goal))
+        config = load_sweep(path, check_parameter, EPOCH_METRICS)
+        space = SearchSpace(config)
+        plan = plan_search(config, space, num_trials=8, seed=seed, trials_at_once=2)
+        return SweepSearch(space, plan, Metric(config.metric.name, config.metric.goal))
+
+    return make
+
+
+def _study_trials(search: SweepSearch) -> list[FrozenTrial]:
+    """The trials asked for so far; start points that nobody has asked for yet are waiting in the study."""
+    return [trial for trial in search._ot_study.trials if trial.state != TrialState.WAITING]
+
+
+def _report(search: SweepSearch, trial_id: str, values: list[float], metric: str = "val_loss") -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for epoch, value in enumerate(values, start=1):
+        result = {"epoch": epoch, "training_iteration": epoch, metric: value, "status": "running"}
+        search.on_trial_result(trial_id, result)
+    return {**result, "status": "finished"}
+
+
+def test_suggestions_are_the_files_values_nested_as_in_the_file(make_search: Any) -> None:
+    search = make_search()
+    for number in range(6):
+        config = search.suggest(f"t{number}")
+        assert set(config) == {"lr", "optimizer", "epochs"}
+        assert config["epochs"] == 3
+        assert 0.001 <= config["lr"] <= 0.1
+        assert config["optimizer"]["momentum"] in (0.0, 0.9)
+        search.on_trial_complete(f"t{number}", _report(search, f"t{number}", [1.0 + number]))
+
+
+def test_asking_again_for_a_trial_gives_the_same_config(make_search: Any) -> None:
+    search = make_search()
+    assert search.suggest("t") == search.suggest("t")
+
+
+@pytest.mark.parametrize(
+    ("goal", "metric", "expected"), [("minimize", "val_loss", 0.3), ("maximize", "val_accuracy", 0.8)]
+)
+def test_the_best_of_the_history_counts_and_not_the_last(
+    make_search: Any, goal: str, metric: str, expected: float
+) -> None:
+    search = make_search(metric=metric, goal=goal)
+    search.suggest("t")
+    search.on_trial_complete("t", _report(search, "t", [0.5, 0.3, 0.8, 0.6], metric))
+    assert _study_trials(search)[0].value == expected
+
+
+def test_an_epoch_that_is_run_again_replaces_its_first_value(make_search: Any) -> None:
+    search = make_search()
+    search.suggest("t")
+    _report(search, "t", [0.5, 0.1])
+    search.on_trial_complete("t", _report(search, "t", [0.5, 0.4]))
+    assert _study_trials(search)[0].value == 0.4
+
+
+def test_a_failed_trial_is_closed_and_unknown_to_the_model(make_search: Any) -> None:
+    search = make_search()
+    search.suggest("t")
+    _report(search, "t", [0.1])
+    search.on_trial_complete("t", error=True)
+    assert [trial.state for trial in _study_trials(search)] == [TrialState.FAIL]
+
+
+def test_a_trial_that_ends_without_a_value_is_closed(make_search: Any) -> None:
+    search = make_search()
+    search.suggest("t")
+    search.on_trial_complete("t", {"epoch": 1, "val_loss": math.nan, "status": "finished"})
+    assert [trial.state for trial in _study_trials(search)] == [TrialState.FAIL]
+
+
+@pytest.mark.parametrize(("goal", "worst"), [("minimize", 0.9), ("maximize", 0.2)])
+def test_a_diverged_trial_counts_as_the_worst_value_seen(make_search: Any, goal: str, worst: float) -> None:
+    search = make_search(goal=goal)
+    for trial_id, values in {"a": [0.9, 0.5], "b": [0.2, 0.4]}.items():
+        search.suggest(trial_id)
+        search.on_trial_complete(trial_id, _report(search, trial_id, values))
+    search.suggest("c")
+    search.on_trial_complete("c", {"epoch": 1, "val_loss": math.nan, "status": "diverged"})
+    assert _study_trials(search)[2].value == worst
+
+
+def test_diverged_trials_wait_for_the_first_value_to_be_ranked_against(make_search: Any) -> None:
+    search = make_search()
+    search.suggest("a")
+    search.on_trial_complete("a", {"epoch": 1, "val_loss": math.nan, "status": "diverged"})
+    search.suggest("b")
+    search.on_trial_complete("b", _report(search, "b", [2.0, 1.5]))
+    assert [(trial.state, trial.value) for trial in _study_trials(search)] == [
+        (TrialState.COMPLETE, 2.0),
+        (TrialState.COMPLETE, 1.5),
+    ]
+
+
+def test_a_space_of_constants_can_be_searched(make_search: Any) -> None:
+    search = make_search("method: bayes\nmetric: {name: val_loss}\nparameters: {lr: {value: 0.1}}\n")
+    assert search.suggest("t") == {"lr": 0.1}
+    search.on_trial_complete("t", _report(search, "t", [1.0]))
+    assert _study_trials(search)[0].state == TrialState.COMPLETE
+
+
+def test_a_saved_search_goes_on_with_what_it_knew(make_search: Any, tmp_path: Path) -> None:
+    search, restored = make_search(), make_search()
+    for number in range(5):
+        search.suggest(f"t{number}")
+        search.on_trial_complete(f"t{number}", _report(search, f"t{number}", [float(number)]))
+    search.suggest("open")
+    _report(search, "open", [0.7])
+    search.save(str(tmp_path / "state"))
+    restored.restore(str(tmp_path / "state"))
+    assert restored.suggest("open") == search.suggest("open")
+    restored.on_trial_complete("open", {"epoch": 2, "val_loss": 0.9, "status": "finished"})
+    assert [trial.value for trial in _study_trials(restored)] == [0, 1, 2, 3, 4, 0.7]
+    search.on_trial_complete("open", {"epoch": 2, "val_loss": 0.9, "status": "finished"})
+    assert restored.suggest("next") == search.suggest("next")
+
+
+def test_the_model_finds_a_better_region_than_its_start_points(make_search: Any) -> None:
+    """A smooth bowl in lr: after the start points the suggestions gather at its bottom."""
+    search = make_search()
+    distances = []
+    for number in range(8):
+        config = search.suggest(f"t{number}")
+        distance = abs(config["lr"] - 0.07)
+        distances.append(distance)
+        search.on_trial_complete(f"t{number}", _report(search, f"t{number}", [distance**2 * 1000]))
+    assert min(distances[4:]) < min(distances[:4])
+    assert min(distances) < 0.005
+
+
+def test_tune_cannot_set_another_space(make_search: Any) -> None:
+    assert make_search().set_search_properties("x", "max", {"lr": 1}) is False

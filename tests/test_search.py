@@ -1,0 +1,317 @@
+"""Whole searches on real images (scikit-learn's digits), run as a user runs them."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+
+from tests.commands import REPOSITORY, command_line, environment, run
+
+SWEEP = """
+method: bayes
+metric: {name: val_loss, goal: minimize}
+parameters:
+  lr: {distribution: log_uniform_values, min: 0.0003, max: 0.03}
+  batch_size: {values: [16, 32]}
+  model: {value: ResNet18}
+  epochs: {value: 2}
+run_cap: 3
+"""
+SMALL = ("--data", "digits", "--train-images", "100")
+
+
+def _write_sweep(folder: Path, text: str = SWEEP) -> Path:
+    path = folder / "sweep.yaml"
+    path.write_text(text)
+    return path
+
+
+def _trials(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    summary: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return summary
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """One search of three trials that has ended: its folder of results, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
+    done = run("search", _write_sweep(folder), *SMALL, "--name", "small", folder=folder, **home)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return folder / "results" / "small", done.stdout
+
+
+def test_summary_tells_the_best_trial_and_what_it_cost(finished: tuple[Path, str]) -> None:
+    results, _ = finished
+    summary = _summary(results)
+    assert (summary["name"], summary["metric"], summary["mode"]) == ("small", "val_loss", "min")
+    assert summary["complete"] is True
+    assert summary["trials"] == {"finished": 3}
+    assert summary["epochs_trained"] == 6
+    assert summary["data"]["train_images"] == 100
+    assert summary["data"]["fingerprint"].startswith("sha256:")
+    assert {"torch", "ray", "optuna", "tune_cifar"} <= set(summary["versions"])
+    rows = _trials(results)
+    best = min(rows, key=lambda row: float(row["best_val_loss"]))
+    assert summary["best"]["trial_id"] == best["id"]
+    assert summary["best"]["val_loss"] == float(best["best_val_loss"])
+    assert summary["best"]["epoch"] == int(best["best_epoch"])
+    assert summary["best"]["config"]["lr"] == float(best["lr"])
+
+
+def test_trials_csv_has_a_row_a_trial_with_every_parameter(finished: tuple[Path, str]) -> None:
+    rows = _trials(finished[0])
+    assert [row["number"] for row in rows] == ["1", "2", "3"]
+    assert {row["status"] for row in rows} == {"finished"}
+    for row in rows:
+        assert 0.0003 <= float(row["lr"]) <= 0.03
+        assert row["batch_size"] in ("16", "32")
+        assert (row["model"], row["epochs"], row["seed"]) == ("ResNet18", "2", "0")
+        assert float(row["seconds"]) > 0
+    assert len({row["lr"] for row in rows}) == 3
+
+
+def test_the_best_model_is_a_plain_state_dict_with_a_true_manifest(finished: tuple[Path, str]) -> None:
+    results, _ = finished
+    summary = _summary(results)
+    path = results / summary["best"]["model"]
+    config = summary["best"]["config"]
+    assert path.name == f"ResNet18-epchs-2-bs-{config['batch_size']}-lr-{round(config['lr'], 6)}.pth"
+    torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(path, weights_only=True))
+    manifest = json.loads((results / "best" / "manifest.json").read_text())
+    assert manifest["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert manifest["trial_id"] == summary["best"]["trial_id"]
+    assert manifest["metric_value"] == summary["best"]["val_loss"]
+    assert manifest["config"]["lr"] == config["lr"]
+
+
+def test_the_output_says_what_was_chosen_and_what_comes_next(finished: tuple[Path, str]) -> None:
+    results, output = finished
+    assert "digits: 100 training, 144 validation, 359 test images" in output
+    assert re.search(r"trials +3 trials: 2 spread evenly, then", output)
+    assert "no key for" in output
+    assert len(re.findall(r"^\[\d/3\] started: ", output, re.MULTILINE)) == 3
+    assert len(re.findall(r"^\[\d/3\] finished: val_loss \d", output, re.MULTILINE)) == 3
+    assert f"python -m tune_cifar.evaluate results/small/{_summary(results)['best']['model']} --data digits" in output
+    assert "wandb sync results/small/wandb" in output
+
+
+def test_evaluate_as_printed_gives_the_same_test_accuracy(finished: tuple[Path, str]) -> None:
+    results, output = finished
+    (command,) = re.findall(r"next +python -m tune_cifar\.evaluate (.*)", output)
+    done = run("evaluate", *command.split(), folder=results.parent.parent)
+    assert done.returncode == 0, done.stderr
+    accuracy = _summary(results)["best"]["test_accuracy"]
+    assert f"accuracy {accuracy:.4f} on 359 images of digits" in done.stdout
+    assert f"{accuracy:.4f} when it was written" in done.stdout
+
+
+def test_train_as_printed_repeats_the_best_trial_to_the_digit(finished: tuple[Path, str]) -> None:
+    results, output = finished
+    (command,) = re.findall(r"python -m tune_cifar\.train (.*)", output)
+    done = run("train", *command.split(), folder=results.parent.parent)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((results.parent / "train" / "manifest.json").read_text())
+    last_epoch = _rows_of_trial(results, _summary(results)["best"]["trial_id"])[-1]
+    assert manifest["scores"]["val_loss"] == last_epoch["val_loss"]
+    assert manifest["scores"]["val_accuracy"] == last_epoch["val_accuracy"]
+
+
+def _rows_of_trial(results: Path, trial_id: str) -> list[dict[str, Any]]:
+    path = results / "ray" / f"trial-{trial_id}" / "result.json"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_name_is_used_once(finished: tuple[Path, str]) -> None:
+    folder = finished[0].parent.parent
+    done = run("search", folder / "sweep.yaml", *SMALL, "--name", "small", folder=folder)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "error: results/small exists. Go on with that search by --resume --name small, or choose another --name.\n"
+    )
+
+
+def test_resuming_a_finished_search_runs_nothing_and_keeps_its_results(finished: tuple[Path, str]) -> None:
+    results, _ = finished
+    before = _trials(results)
+    done = run("search", "--resume", "--name", "small", folder=results.parent.parent)
+    assert done.returncode == 0, done.stderr
+    assert "started:" not in done.stdout
+    assert _trials(results) == before
+
+
+def test_a_resume_cannot_change_the_search(finished: tuple[Path, str]) -> None:
+    folder = finished[0].parent.parent
+    done = run("search", "--resume", "--name", "small", "--seed", "7", "--data", "cifar10", folder=folder)
+    assert done.returncode == 2
+    assert "--data was digits and is now cifar10; --seed was 0 and is now 7" in done.stderr
+
+
+LONG_SWEEP = SWEEP.replace("epochs: {value: 2}", "epochs: {value: 4}").replace("run_cap: 3", "run_cap: 4")
+
+
+@pytest.fixture
+def start_long_search(tmp_path: Path) -> Iterator[Any]:
+    """Start a search of four trials of four epochs, one at a time, and wait until its second trial runs."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(name: str) -> subprocess.Popen[str]:
+        command = command_line("search", _write_sweep(tmp_path, LONG_SWEEP), *SMALL, "--name", name)
+        process = subprocess.Popen(
+            [*command, "--trials-at-once", "1"],
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        started.append(process)
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None:
+            ended = list((tmp_path / "results" / name).glob("ray/trial-*/checkpoint_000003"))
+            running = list((tmp_path / "results" / name).glob("ray/trial-*/checkpoint_00000[012]"))
+            if ended and len({path.parent for path in ended + running}) > 1:
+                return process
+            time.sleep(0.05)
+        process.kill()
+        pytest.fail(f"the search did not get to its second trial: {process.communicate()}")
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
+    """The trials of the long search when nothing happens to it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    flags = (*SMALL, "--name", "long", "--trials-at-once", "1", "--wandb", "disabled")
+    home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
+    done = run("search", _write_sweep(folder, LONG_SWEEP), *flags, folder=folder, **home)
+    assert done.returncode == 0, done.stderr
+    return _trials(folder / "results" / "long")
+
+
+def _without_times_and_ids(trials: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{key: value for key, value in row.items() if key not in ("id", "seconds")} for row in trials]
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_search_that_is_ended_goes_on_to_the_same_results(
+    start_long_search: Any, undisturbed: list[dict[str, str]], tmp_path: Path, signal_number: signal.Signals
+) -> None:
+    process = start_long_search("cut")
+    process.send_signal(signal_number)
+    output, errors = process.communicate(timeout=60)
+    results = tmp_path / "results" / "cut"
+    if signal_number != signal.SIGKILL:
+        assert process.returncode == 130, errors + output
+        assert "go on with: python -m tune_cifar.search --resume --name cut" in output
+        assert _summary(results)["complete"] is False
+        assert _trials(results)[0]["status"] == "finished"
+    assert "Traceback" not in errors
+    done = run("search", "--resume", "--name", "cut", folder=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert _summary(results)["complete"] is True
+    assert _without_times_and_ids(_trials(results)) == _without_times_and_ids(undisturbed)
+
+
+def test_trials_that_diverge_are_told_apart_and_cannot_win(tmp_path: Path) -> None:
+    text = "method: grid\nparameters: {lr: {values: [0.001, 1.0e+30]}, epochs: {value: 1}}\n"
+    flags = (*SMALL, "--name", "wild", "--wandb", "disabled")
+    done = run("search", _write_sweep(tmp_path, text), *flags, folder=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    good, bad = _trials(tmp_path / "results" / "wild")
+    assert (good["status"], bad["status"]) == ("finished", "diverged")
+    assert bad["message"].startswith("diverged: train_loss is nan at epoch")
+    assert bad["best_val_loss"] == ""
+
+
+def test_a_search_in_which_nothing_finishes_exits_with_1(tmp_path: Path) -> None:
+    text = "method: grid\nparameters: {lr: {values: [1.0e+30]}, epochs: {value: 1}}\n"
+    flags = (*SMALL, "--name", "wild", "--wandb", "disabled")
+    done = run("search", _write_sweep(tmp_path, text), *flags, folder=tmp_path)
+    assert done.returncode == 1, done.stderr + done.stdout
+    assert "best     none: no trial finished" in done.stdout
+    assert _summary(tmp_path / "results" / "wild")["best"] is None
+
+
+@pytest.mark.parametrize(
+    ("sweep", "flags", "message"),
+    [
+        (None, ["missing.yaml"], "missing.yaml"),
+        ("", ["sweep.yaml"], "empty"),
+        ("method: [", ["sweep.yaml"], "sweep.yaml:1"),
+        ("just a text", ["sweep.yaml"], "sweep.yaml"),
+        (SWEEP.replace("lr:", "lrr:"), ["sweep.yaml"], "did you mean 'lr'"),
+        (SWEEP.replace("ResNet18", "VGG16"), ["sweep.yaml"], "must be a torchvision ResNet, got 'VGG16'"),
+        (SWEEP.replace("val_loss", "val_los"), ["sweep.yaml"], "val_los"),
+        (SWEEP, ["sweep.yaml", "--data", "nowhere"], "nowhere"),
+        (SWEEP, ["sweep.yaml", "--data", "empty"], "empty"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--train-images", "5000"], "1,294 training images"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--train-images", "0"], "--train-images"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--count", "-1"], "--count"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--name", "../up"], "--name '../up' must be letters"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--wandb", "online"], "there is no W&B key"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--results", "sweep.yaml"], "Choose a folder"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--cpus-per-trial", "1000"], "No machine can hold a trial"),
+        (SWEEP, ["--resume"], "There is no search in results to resume"),
+        (SWEEP, ["--resume", "--name", "unknown"], "is not the folder of a search"),
+    ],
+)
+def test_a_mistake_gets_one_clear_message(tmp_path: Path, sweep: str | None, flags: list[str], message: str) -> None:
+    if sweep is not None:
+        _write_sweep(tmp_path, sweep)
+    (tmp_path / "empty").mkdir()
+    done = run("search", *flags, folder=tmp_path)
+    assert done.returncode == 2, done.stderr + done.stdout
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_dry_run_prints_the_plan_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    done = run("search", REPOSITORY / "configs" / "sweep.yaml", "--dry-run", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("batch_size", "0.0001 to 0.01", "10 trials", "cifar10", "Nothing was started"):
+        assert text in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_searches_at_once_do_not_share_a_ray(tmp_path: Path) -> None:
+    sweep = _write_sweep(tmp_path, SWEEP.replace("run_cap: 3", "run_cap: 1"))
+    processes = [
+        subprocess.Popen(
+            command_line("search", sweep, *SMALL, "--name", name, "--wandb", "disabled"),
+            cwd=tmp_path,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("one", "two")
+    ]
+    outputs = [process.communicate(timeout=200)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert all("a Ray of its own" in output for output in outputs)
+    assert {path.name for path in (tmp_path / "results").iterdir()} == {"one", "two"}

@@ -1,0 +1,375 @@
+import logging
+import math
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import KEY, FakeTrial, epoch_result, read_run, run_files
+from wandb_server import WandbServer
+
+from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+
+LAST = {"status": "finished", "avg epoch runtime (seconds)": 2.5}
+
+
+def log_epochs(callback: SearchWandbCallback, trial: FakeTrial, *epochs: int, **changes: Any) -> None:
+    for epoch in epochs:
+        callback.log_trial_result(epoch, trial, epoch_result(epoch, **changes))
+
+
+def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name.startswith("tune_cifar")]
+
+
+def run_driver(script: str) -> subprocess.CompletedProcess[str]:
+    """Run `script` in a process of its own, in the current folder, with a `make_callback` for that folder."""
+    start = f"""
+        import os, pickle, sys
+        from pathlib import Path
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]
+        from conftest import FakeTrial, SearchWandbCallback, epoch_result
+        def make_callback():
+            callback = SearchWandbCallback(project="cifar", group="my search", folder=Path(), mode="offline",
+                                           metric="val_loss", goal="minimize", finish_seconds=3.0)
+            callback.setup()
+            return callback
+    """
+    code = textwrap.dedent(start) + textwrap.dedent(script)
+    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+
+
+def test_a_trial_is_one_complete_run(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    callback = make_callback(tags=("cifar",), notes="a note")
+    trial = FakeTrial("abc_00003")
+    callback.log_trial_start(trial)
+    log_epochs(callback, trial, 1, 2)
+    log_epochs(callback, trial, 3, **LAST)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([trial])
+
+    (file,) = run_files(tmp_path)
+    run = read_run(file)
+    epoch_metrics = {"epoch_runtime (seconds)": 2}
+    assert run.num_rows == len(run.rows) == 6
+    assert run.rows[1] == {"train_loss": 1, "epoch": 0.5}
+    assert run.rows[4] == {"train_loss": 0.25, "epoch": 2, "val_loss": 0.5, "val_accuracy": 0.2} | epoch_metrics
+    assert run.rows[6]["avg epoch runtime (seconds)"] == 2.5
+    assert run.config == {"_wandb": {}, "model": "ResNet18", "optimizer": {"lr": 0.0042}}
+    assert run.summary["best_val_loss"] == 0.5
+    assert run.summary["val_loss"] == 1.5
+    assert run.summary["status"] == "finished"
+    assert (run.name, run.group, run.tags) == ("3-ResNet18-lr0.0042", "my search", ["cifar"])
+    assert run.exit_code == 0
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_best_follows_the_goal(make_callback: Callable[..., SearchWandbCallback], tmp_path: Path) -> None:
+    callback = make_callback(metric="val_accuracy", goal="maximize")
+    trial = FakeTrial("t")
+    log_epochs(callback, trial, 1, 2)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([trial])
+    assert read_run(run_files(tmp_path)[0]).summary["best_val_accuracy"] == 0.2
+
+
+def test_every_way_to_end_is_told_apart(make_callback: Callable[..., SearchWandbCallback], tmp_path: Path) -> None:
+    callback = make_callback()
+    trials = {name: FakeTrial(name) for name in ("failed", "diverged", "stopped", "open")}
+    for trial in trials.values():
+        callback.log_trial_start(trial)
+        log_epochs(callback, trial, 1)
+    log_epochs(callback, trials["diverged"], 2, status="diverged", message="train_loss is nan", val_loss=math.nan)
+    callback.log_trial_end(trials["failed"], failed=True)
+    callback.log_trial_end(trials["diverged"])
+    callback.log_trial_end(trials["stopped"])
+    callback.on_experiment_end(list(trials.values()))
+
+    runs = {file.stem.rpartition("-")[2]: read_run(file) for file in run_files(tmp_path)}
+    ends = {name: (run.exit_code, run.summary["status"], run.tags) for name, run in runs.items()}
+    assert ends == {
+        "failed": (1, "failed", []),
+        "diverged": (0, "diverged", ["diverged"]),
+        "stopped": (0, "stopped early", []),
+        "open": (255, "interrupted", []),
+    }
+    assert runs["diverged"].summary["message"] == "train_loss is nan"
+    assert runs["diverged"].summary["best_val_loss"] == 1.5
+
+
+def test_a_trial_retried_after_an_error_goes_on_in_its_run(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path
+) -> None:
+    callback = make_callback()
+    trial = FakeTrial("t")
+    callback.log_trial_start(trial)
+    log_epochs(callback, trial, 1, 2)
+    callback.log_trial_start(trial)
+    log_epochs(callback, trial, 2, 3)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([trial])
+    (file,) = run_files(tmp_path)
+    run = read_run(file)
+    assert list(run.rows) == [1, 2, 3, 4, 5, 6]
+    assert run.num_rows == 6
+
+
+def test_an_offline_run_is_whole_after_a_kill(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer, tmp_path: Path
+) -> None:
+    """The driver dies with rows not yet on disk; the trial reports an epoch again and goes on."""
+    killed = run_driver("""
+        callback = make_callback()
+        for epoch in (1, 2, 3):
+            callback.log_trial_result(epoch, FakeTrial("t"), epoch_result(epoch))
+            if epoch == 2:
+                Path("state").write_bytes(pickle.dumps((callback, callback.get_state())))
+        os.kill(os.getpid(), 9)
+    """)
+    assert killed.returncode == -signal.SIGKILL
+
+    callback, state = pickle.loads(Path("state").read_bytes())  # noqa: S301 written by this test
+    callback.set_state(state)
+    callback.setup()
+    trial = FakeTrial("t")
+    callback.log_trial_start(trial)
+    log_epochs(callback, trial, 2, 3)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([trial])
+
+    (file,) = run_files(tmp_path)
+    run = read_run(file)
+    assert list(run.rows) == [1, 2, 3, 4, 5, 6]
+    assert run.num_rows == 6
+    assert run.summary["best_val_loss"] == 0.5
+    assert len(list((tmp_path / "superseded").iterdir())) == 1
+
+
+def test_an_offline_run_uploaded_between_interruption_and_resume_gets_the_new_rows_only(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer, tmp_path: Path
+) -> None:
+    trial = FakeTrial("t")
+    tool = Path(sys.executable).parent / "wandb"
+    state = None
+    for epochs in ((1, 2), (2, 3)):
+        callback = make_callback()
+        if state:
+            callback.set_state(state)
+        callback.log_trial_start(trial)
+        log_epochs(callback, trial, *epochs)
+        callback.on_experiment_end([trial])
+        state = callback.get_state()
+        subprocess.run([tool, "sync", tmp_path / "wandb"], check=True, capture_output=True)
+    assert [row["_step"] for row in server.runs["my-search-t"].metrics] == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "superseded").exists()
+
+
+def test_online_rows_config_tags_and_exit_codes_arrive(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer
+) -> None:
+    callback = make_callback(mode="online", tags=("cifar",))
+    trials = [FakeTrial("good"), FakeTrial("bad")]
+    for trial in trials:
+        callback.log_trial_start(trial)
+        log_epochs(callback, trial, 1, 2)
+    callback.log_trial_end(trials[0])
+    callback.log_trial_end(trials[1], failed=True)
+    callback.on_experiment_end(trials)
+
+    good, bad = server.runs["my-search-good"], server.runs["my-search-bad"]
+    assert [row["_step"] for row in good.metrics] == [1, 2, 3, 4]
+    assert good.metrics[3]["val_loss"] == 0.5
+    assert good.metrics == bad.metrics
+    assert good.config["optimizer"] == {"lr": 0.0042}
+    assert good.summary["best_val_loss"] == 0.5
+    assert (good.display_name, good.group, good.tags) == ("3-ResNet18-lr0.0042", "my search", ["cifar"])
+    assert (good.exit_code, bad.exit_code) == (0, 1)
+
+
+def test_an_online_run_goes_on_after_an_interruption_without_a_row_twice_or_lost(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer
+) -> None:
+    trial = FakeTrial("t")
+    interrupted = make_callback(mode="online")
+    log_epochs(interrupted, trial, 1, 2)
+    interrupted.on_experiment_end([trial])
+    assert server.runs["my-search-t"].exit_code == 255
+    served = server.runs["my-search-t"]
+    served.rows, served.summary = served.rows[:3], {"_step": 3}  # the end got lost on its way
+
+    resumed = make_callback(mode="online")
+    resumed.set_state(pickle.loads(pickle.dumps(interrupted.get_state())))  # noqa: S301 made here
+    resumed.log_trial_start(trial)
+    log_epochs(resumed, trial, 2)
+    log_epochs(resumed, trial, 3, **LAST)
+    resumed.log_trial_end(trial)
+    resumed.on_experiment_end([trial])
+    run = server.runs["my-search-t"]
+    assert [row["_step"] for row in run.metrics] == [1, 2, 3, 4, 5, 6]
+    assert [row["val_loss"] for row in run.metrics if "val_loss" in row] == [1.5, 0.5, 1.5]
+    assert (run.exit_code, run.summary["status"], run.summary["best_val_loss"]) == (0, "finished", 0.5)
+
+
+def test_a_refused_key_means_offline_said_once(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server.reject_keys = True
+    callback = make_callback(mode="online", init_seconds=5.0)
+    started = time.monotonic()
+    for trial in (FakeTrial("t1"), FakeTrial("t2")):
+        callback.log_trial_start(trial)
+        log_epochs(callback, trial, 1)
+        callback.log_trial_end(trial)
+    callback.on_experiment_end([])
+    assert time.monotonic() - started < 15
+    assert callback.mode == "offline"
+    (line,) = lines(caplog)
+    assert line.startswith("W&B cannot be reached (")
+    assert "\n" not in line
+    assert KEY not in line
+    files = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert [read_run(file).num_rows for file in files] == [2, 2]
+
+
+def test_a_server_that_dies_neither_stops_nor_delays_the_search(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    callback = make_callback(mode="online", init_seconds=2.0, finish_seconds=3.0)
+    before, after = FakeTrial("before"), FakeTrial("after")
+    callback.log_trial_start(before)
+    log_epochs(callback, before, 1)
+    server.die()
+    started = time.monotonic()
+    log_epochs(callback, before, 2)
+    callback.log_trial_end(before)
+    assert time.monotonic() - started < 1
+    callback.log_trial_start(after)
+    log_epochs(callback, after, 1)
+    callback.log_trial_end(after)
+    callback.on_experiment_end([])
+    assert time.monotonic() - started < 15
+    said = lines(caplog)
+    assert len(said) == 2
+    assert said[0].startswith("W&B cannot be reached (")
+    assert said[1].startswith("W&B: 1 uploads were cut off after 3 s.")
+    by_trial = {file.stem.rpartition("-")[2]: read_run(file).num_rows for file in run_files(tmp_path)}
+    assert by_trial == {"before": 4, "after": 2}
+
+
+def test_a_client_that_dies_does_not_reach_the_search() -> None:
+    done = run_driver("""
+        import psutil
+        callback = make_callback()
+        trials = [FakeTrial("t1"), FakeTrial("t2")]
+        callback.log_trial_start(trials[0])
+        cores = [child for child in psutil.Process().children(recursive=True) if "wandb-core" in child.name()]
+        assert len(cores) == 1
+        cores[0].kill()
+        cores[0].wait()
+        for epoch in (1, 2, 3):
+            callback.log_trial_result(epoch, trials[0], epoch_result(epoch))
+        callback.log_trial_start(trials[1])
+        callback.log_trial_result(1, trials[1], epoch_result(1))
+        for trial in trials:
+            callback.log_trial_end(trial)
+        callback.on_experiment_end(trials)
+        print("the search is done")
+    """)
+    assert done.returncode == 0
+    assert done.stdout == "the search is done\n"
+    assert "W&B cannot start a run (" in done.stderr
+
+
+def test_a_folder_that_cannot_be_written_turns_wandb_off(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "wandb").write_text("in the way")
+    callback = make_callback()
+    trial = FakeTrial("t")
+    callback.log_trial_start(trial)
+    log_epochs(callback, trial, 1)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([trial])
+    assert callback.mode == "disabled"
+    (line,) = lines(caplog)
+    assert "runs from here on are not logged" in line
+
+
+def test_the_stop_button_stops_its_trial_alone(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer
+) -> None:
+    callback = make_callback(mode="online")
+    trials = [FakeTrial("t1"), FakeTrial("t2")]
+    for trial in trials:
+        callback.log_trial_start(trial)
+    server.stopped.add("my-search-t1")
+    log_epochs(callback, trials[0], 1)
+    deadline = time.monotonic() + 60
+    while not callback.stop_requested("t1", {}) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert callback.stop_requested("t1", {})
+    assert not callback.stop_requested("t2", {})
+    callback.on_experiment_end(trials)
+
+
+def test_disabled_writes_nothing(make_callback: Callable[..., SearchWandbCallback], tmp_path: Path) -> None:
+    callback = make_callback(mode="disabled")
+    trial = FakeTrial("t")
+    callback.log_trial_start(trial)
+    log_epochs(callback, trial, 1)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([trial])
+    assert list(tmp_path.iterdir()) == []
+    assert callback.get_state() is None
+
+
+def test_a_live_callback_pickles_and_the_copy_works(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path
+) -> None:
+    callback = make_callback()
+    trial = FakeTrial("t")
+    log_epochs(callback, trial, 1)
+    copy = pickle.loads(pickle.dumps(callback))  # noqa: S301 made here
+    callback.on_experiment_end([trial])
+    shutil.rmtree(tmp_path / "wandb")
+    log_epochs(copy, trial, 2)
+    copy.log_trial_end(trial)
+    copy.on_experiment_end([trial])
+    assert list(read_run(run_files(tmp_path)[0]).rows) == [1, 2, 3, 4]
+
+
+def test_the_key_is_written_nowhere(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    callback = make_callback(mode="online")
+    trial = FakeTrial("t")
+    log_epochs(callback, trial, 1, 2)
+    stored = [pickle.dumps(callback), pickle.dumps(callback.get_state())]
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([trial])
+    assert server.keys == {KEY}
+    written = [file for place in (tmp_path, Path(os.environ["HOME"])) for file in place.rglob("*")]
+    stored += [file.read_bytes() for file in written if file.is_file()]
+    assert len(stored) > 3
+    assert not any(KEY.encode() in content for content in stored)
+    assert KEY not in caplog.text

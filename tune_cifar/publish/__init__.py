@@ -1,0 +1,1 @@
+"""Where the best model goes."""

@@ -1,0 +1,1 @@
+"""What a finished search leaves to read: tables and summary."""

@@ -1,0 +1,143 @@
+"""Ends a search: scores the best model on the test images, writes the results and says what to do next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_cifar.publish.best_model import write_model
+from tune_cifar.report.tables import BestModel, write_summary, write_trials
+from tune_cifar.results import Metric, TrialRecord, count_by_status
+from tune_cifar.settings import SearchSettings
+from tune_cifar.trial.batches import DeviceImages
+from tune_cifar.trial.checkpoint import load_weights
+from tune_cifar.trial.config import TrialConfig
+from tune_cifar.trial.data import ImageDataset
+from tune_cifar.trial.device import choose_device
+from tune_cifar.trial.evaluation import evaluate_model
+from tune_cifar.trial.model import build_model
+from tune_cifar.versions import installed_versions
+
+BEST_FOLDER = "best"
+
+
+def write_results(
+    folder: Path,
+    *,
+    trials: Sequence[TrialRecord],
+    best: TrialRecord | None,
+    best_weights: Path | None,
+    metric: Metric,
+    data: ImageDataset,
+    interrupted: bool,
+    wall_seconds: float,
+) -> BestModel | None:
+    """Write trials.csv, best/ and summary.json of a search into `folder`; returns the best model if there is one.
+
+    The test images are read here and in `evaluate` only. An interrupted search gets the same files,
+    with what has finished, and summary.json says that it is not complete.
+    """
+    write_trials(folder, trials, metric)
+    model = _export(folder, best, best_weights, metric, data) if best and best_weights else None
+    write_summary(
+        folder,
+        name=folder.name,
+        metric=metric,
+        trials=trials,
+        best=model,
+        interrupted=interrupted,
+        wall_seconds=wall_seconds,
+        data={
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "train_images": len(data.train),
+            "validation_images": len(data.validation),
+            "test_images": len(data.test),
+        },
+        versions=installed_versions(),
+    )
+    return model
+
+
+def _export(folder: Path, best: TrialRecord, weights: Path, metric: Metric, data: ImageDataset) -> BestModel:
+    config = TrialConfig.from_parameters(best.config)
+    device = choose_device()
+    network = build_model(config.model, num_classes=len(data.class_names), stem=config.stem, seed=config.seed)
+    network.load_state_dict(load_weights(weights))
+    test_loss, test_accuracy = evaluate_model(network.to(device), DeviceImages.from_split(data.test, device))
+    epoch = best.best_epoch(metric) or {}
+    scores = {name: float(epoch[name]) for name in ("val_loss", "val_accuracy")}
+    scores |= {"test_loss": test_loss, "test_accuracy": test_accuracy}
+    best_folder = folder / BEST_FOLDER
+    if best_folder.is_dir():
+        # A resumed search may find a better model than the one it had exported when it was interrupted.
+        for old in best_folder.glob("*.pth"):
+            old.unlink()
+    path = write_model(
+        best_folder,
+        weights,
+        config=config,
+        trial_id=best.trial_id,
+        epoch=int(epoch["epoch"]),
+        metric=metric.name,
+        metric_value=float(epoch[metric.name]),
+        scores=scores,
+        class_names=data.class_names,
+        data=data.name,
+        data_fingerprint=data.fingerprint,
+        versions=installed_versions(),
+    )
+    return BestModel(
+        trial_id=best.trial_id,
+        number=best.number,
+        config=best.config,
+        epoch=int(epoch["epoch"]),
+        model=str(path.relative_to(folder)),
+        **scores,
+    )
+
+
+def print_results(
+    folder: Path, trials: Sequence[TrialRecord], model: BestModel | None, settings: SearchSettings, console: Console
+) -> None:
+    """Print what was found and the next commands to type."""
+    counts = ", ".join(f"{number} {status}" for status, number in count_by_status(trials).items())
+    console.print(f"\ntrials   {counts or 'none'}; all of them in {folder / 'trials.csv'}", soft_wrap=True)
+    for trial in trials:
+        if trial.status == "failed":
+            console.print(f"failed   trial {trial.number}: {trial.message}", soft_wrap=True, markup=False)
+    if model is None:
+        console.print("best     none: no trial finished")
+        return
+    config = TrialConfig.from_parameters(model.config)
+    flags = " ".join(_flag(name, value) for name, value in _unlike_default(config).items())
+    data = f"--data {shlex.quote(settings.data)}"
+    subset = f" --train-images {settings.train_images}" if settings.train_images else ""
+    lines = {
+        "best": f"trial {model.number}, epoch {model.epoch}: {_in_words(config)}",
+        "": f"val_loss {model.val_loss:.4f}, val_accuracy {model.val_accuracy:.4f}, "
+        f"test_accuracy {model.test_accuracy:.4f}",
+        "model": str(folder / model.model),
+        "next": f"python -m tune_cifar.evaluate {folder / model.model} {data}",
+        " ": f"python -m tune_cifar.train {flags} {data}{subset}",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:<9}{text}", soft_wrap=True, markup=False)
+
+
+def _unlike_default(config: TrialConfig) -> dict[str, object]:
+    defaults = TrialConfig().as_dict()
+    always = ("model", "lr", "batch_size", "epochs")
+    return {k: v for k, v in config.as_dict().items() if k in always or v != defaults[k]}
+
+
+def _flag(name: str, value: object) -> str:
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag} {value}"
+
+
+def _in_words(config: TrialConfig) -> str:
+    return " ".join(f"{name}={value}" for name, value in _unlike_default(config).items())

@@ -1,0 +1,103 @@
+"""Writes what a search found as summary.json and trials.csv, the files that people and scripts read first."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tune_cifar.results import Metric, TrialRecord, count_by_status, flatten
+
+SUMMARY_FILE = "summary.json"
+TRIALS_FILE = "trials.csv"
+
+
+@dataclass(frozen=True)
+class BestModel:
+    """The winning trial: its values at its best epoch, its score on the test images and its file."""
+
+    trial_id: str
+    number: int
+    config: Mapping[str, Any]
+    epoch: int
+    val_loss: float
+    val_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    model: str
+
+
+def write_summary(
+    folder: Path,
+    *,
+    name: str,
+    metric: Metric,
+    trials: Sequence[TrialRecord],
+    best: BestModel | None,
+    interrupted: bool,
+    wall_seconds: float,
+    data: Mapping[str, Any],
+    versions: Mapping[str, str],
+) -> Path:
+    """Write summary.json: the best trial, counts by status, cost, data and versions."""
+    summary = {
+        "name": name,
+        "metric": metric.name,
+        "mode": "min" if metric.goal == "minimize" else "max",
+        "complete": not interrupted,
+        "best": asdict(best) if best else None,
+        "trials": count_by_status(trials),
+        "epochs_trained": sum(len(trial.epochs) for trial in trials),
+        "training_seconds": round(sum(trial.training_seconds for trial in trials), 3),
+        "wall_seconds": round(wall_seconds, 3),
+        "data": dict(data),
+        "versions": dict(versions),
+    }
+    path = folder / SUMMARY_FILE
+    _replace(path, json.dumps(summary, indent=2) + "\n")
+    return path
+
+
+def write_trials(folder: Path, trials: Sequence[TrialRecord], metric: Metric) -> Path:
+    """Write trials.csv: a row a trial with its status, its parameters and its best epoch by the metric."""
+    parameters = sorted({name for trial in trials for name in flatten(trial.config)})
+    # The search's own metric comes first where it is another than the tutorial's two.
+    scores = list(dict.fromkeys([metric.name, "val_loss", "val_accuracy"]))
+    columns = ["number", "id", "status", *parameters]
+    columns += [f"best_{metric.name}", "best_epoch", *scores[1:], "epochs", "seconds", "message"]
+    path = folder / TRIALS_FILE
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        for trial in trials:
+            writer.writerow(_row(trial, metric, scores))
+    partial.replace(path)
+    return path
+
+
+def _row(trial: TrialRecord, metric: Metric, scores: Sequence[str]) -> dict[str, Any]:
+    row = {
+        "number": trial.number,
+        "id": trial.trial_id,
+        "status": trial.status,
+        **flatten(trial.config),
+        "epochs": len(trial.epochs),
+        "seconds": round(trial.training_seconds, 3),
+        "message": trial.message,
+    }
+    best = trial.best_epoch(metric)
+    if best:
+        row[f"best_{metric.name}"] = best[metric.name]
+        row["best_epoch"] = best["epoch"]
+        row.update({score: best.get(score, "") for score in scores[1:]})
+    return row
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(text)
+    partial.replace(path)

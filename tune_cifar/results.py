@@ -1,0 +1,102 @@
+"""What a search has found so far, here as plain values so that progress, reports and publishing need no Ray."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Status = Literal["waiting", "running", "finished", "diverged", "failed"]
+STATUSES: tuple[Status, ...] = ("finished", "diverged", "failed", "running", "waiting")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What the search optimises, as the sweep file names it."""
+
+    name: str
+    goal: Literal["minimize", "maximize"]
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether `value` is strictly better."""
+        return value < than if self.goal == "minimize" else value > than
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of at least one value."""
+        return min(values) if self.goal == "minimize" else max(values)
+
+    def worst(self, values: Iterable[float]) -> float:
+        """The worst of at least one value."""
+        return max(values) if self.goal == "minimize" else min(values)
+
+
+@dataclass
+class TrialRecord:
+    """One trial: its number (from 1, in the order of suggestion), config, and one row of metrics an epoch."""
+
+    number: int
+    trial_id: str
+    config: dict[str, Any]
+    status: Status = "waiting"
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    message: str = ""
+
+    def add_epoch(self, row: Mapping[str, Any]) -> None:
+        """Add an epoch's metrics; an epoch that is run again after a crash replaces its first form."""
+        self.epochs = [old for old in self.epochs if old["epoch"] < row["epoch"]]
+        self.epochs.append(dict(row))
+
+    def best_epoch(self, metric: Metric) -> dict[str, Any] | None:
+        """The first epoch with the best finite value of the metric, or None."""
+        finite = [row for row in self.epochs if math.isfinite(row.get(metric.name, math.nan))]
+        if not finite:
+            return None
+        best_value = metric.best(row[metric.name] for row in finite)
+        return next(row for row in finite if row[metric.name] == best_value)
+
+    def best_value(self, metric: Metric) -> float | None:
+        """The best finite value of the metric over all epochs, or None."""
+        epoch = self.best_epoch(metric)
+        return None if epoch is None else float(epoch[metric.name])
+
+    @property
+    def training_seconds(self) -> float:
+        """Seconds spent in epochs, validation included."""
+        return float(sum(row["epoch_runtime (seconds)"] for row in self.epochs))
+
+
+def best_trial(trials: Iterable[TrialRecord], metric: Metric) -> TrialRecord | None:
+    """The finished trial with the best epoch; trials that failed or diverged cannot win."""
+    winner: TrialRecord | None = None
+    winning_value = math.nan
+    for trial in trials:
+        value = trial.best_value(metric)
+        if trial.status != "finished" or value is None:
+            continue
+        if winner is None or metric.better(value, than=winning_value):
+            winner, winning_value = trial, value
+    return winner
+
+
+def count_by_status(trials: Iterable[TrialRecord]) -> dict[Status, int]:
+    """How many trials are in each status; statuses without a trial are left out."""
+    counts = Counter(trial.status for trial in trials)
+    return {status: counts[status] for status in STATUSES if counts[status]}
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn a nested config into one level with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def leaf(config: Mapping[str, Any], name: str, default: Any) -> Any:
+    """The value of parameter `name` wherever its group is in a nested config, or `default`."""
+    return next((value for path, value in flatten(config).items() if path.rpartition(".")[2] == name), default)

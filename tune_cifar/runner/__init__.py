@@ -1,0 +1,1 @@
+"""Ray Tune: the only room that schedules trials."""

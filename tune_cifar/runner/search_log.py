@@ -1,0 +1,76 @@
+"""Keeps a record of every trial while Tune runs, as a callback because only callbacks see each epoch as it comes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+from ray.tune.experiment import Trial
+
+from tune_cifar.results import TrialRecord
+
+EPOCH_COLUMNS = (
+    "epoch",
+    "step",
+    "train_loss",
+    "val_loss",
+    "val_accuracy",
+    "epoch_runtime (seconds)",
+    "avg epoch runtime (seconds)",
+)
+
+
+class SearchLog(tune.Callback):  # type: ignore[misc]
+    """Fills `trials` with one record a trial; Tune keeps them in its snapshots, so a resumed search has them all."""
+
+    def __init__(self) -> None:
+        self.trials: dict[str, TrialRecord] = {}
+
+    def record_of(self, trial: Trial) -> TrialRecord:
+        """The record of a Tune trial, made when it is first seen."""
+        if trial.trial_id not in self.trials:
+            self.trials[trial.trial_id] = TrialRecord(len(self.trials) + 1, trial.trial_id, dict(trial.config))
+        return self.trials[trial.trial_id]
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial begins or goes on."""
+        self.record_of(trial).status = "running"
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Trial], trial: Trial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """An epoch is done."""
+        record = self.record_of(trial)
+        record.add_epoch({name: result[name] for name in EPOCH_COLUMNS if name in result})
+        record.message = result.get("message", "")
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial ended by itself."""
+        diverged = (trial.last_result or {}).get("status") == "diverged"
+        self.record_of(trial).status = "diverged" if diverged else "finished"
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial failed for good."""
+        record = self.record_of(trial)
+        record.status = "failed"
+        record.message = _last_line(trial)
+
+    def get_state(self) -> dict[str, Any]:
+        """What Tune writes into its snapshot."""
+        return {"trials": self.trials}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Take the records of the search that is resumed; what ran then has to start again."""
+        self.trials = state["trials"]
+        for record in self.trials.values():
+            if record.status == "running":
+                record.status = "waiting"
+
+
+def _last_line(trial: Trial) -> str:
+    """The cause of a trial's failure in one line: the last one of what Tune wrote down."""
+    path = trial.error_file
+    text = Path(path).read_text(errors="replace") if path and Path(path).is_file() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "failed for an unknown reason"

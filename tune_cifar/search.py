@@ -1,0 +1,194 @@
+"""`python -m tune_cifar.search SWEEP.yaml`: a W&B sweep file, run as a search on Ray Tune."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_cifar.command import (
+    EXIT_INTERRUPTED,
+    EXIT_NOTHING_FINISHED,
+    add_data_flags,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    run_command,
+)
+from tune_cifar.errors import UserError
+from tune_cifar.results import Metric
+from tune_cifar.settings import SearchSettings, load_settings, new_search_folder, newest_search, save_settings
+from tune_cifar.sweep.load import load_sweep
+from tune_cifar.sweep.schema import SweepConfig
+from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
+
+DEFAULT_SWEEP = Path("configs/sweep.yaml")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check everything a user can get wrong, then plan, run and report the search."""
+    args = _parse(arguments)
+    console = Console(highlight=False)
+    given = {name: getattr(args, name) for name in SearchSettings.__dataclass_fields__}
+    if args.resume:
+        folder = args.results / args.name if args.name else newest_search(args.results)
+        saved, sweep_file = load_settings(folder)
+        settings = saved.resumed_with(given)
+        if args.sweep and args.sweep.read_bytes() != sweep_file.read_bytes():
+            raise UserError(f"{args.sweep} differs from the sweep file that {folder} was started with ({sweep_file}).")
+        config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
+    else:
+        sweep_file = args.sweep or DEFAULT_SWEEP
+        config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
+        settings = SearchSettings(**{**given, "data": args.data or "cifar10", "seed": args.seed or 0})
+        name = args.name or f"{config.name or sweep_file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        folder = args.results / name
+    for line in config.warnings:
+        console.print(f"warning  {line}", soft_wrap=True, markup=False)
+    for line in config.notes:
+        console.print(f"note     {line}", soft_wrap=True, markup=False)
+    if args.dry_run:
+        return dry_run(config, settings, folder, console)
+    return search(config, settings, folder, args.wandb, resume=args.resume, console=console)
+
+
+def dry_run(config: SweepConfig, settings: SearchSettings, folder: Path, console: Console) -> int:
+    """Print what a search would do on this machine, without starting anything."""
+    from tune_cifar.runner.resources import plan_slots, this_machine
+    from tune_cifar.sweep.searcher import plan_search
+    from tune_cifar.sweep.space import SearchSpace
+    from tune_cifar.tracking.plan_view import print_plan, print_space
+
+    slots = plan_slots(
+        [this_machine()],
+        cpus_per_trial=settings.cpus_per_trial,
+        gpus_per_trial=settings.gpus_per_trial,
+        trials_at_once=settings.trials_at_once,
+    )
+    space = SearchSpace(config)
+    plan = plan_search(
+        config, space, num_trials=settings.count, seed=settings.seed, trials_at_once=slots.trials_at_once
+    )
+    print_space(space, console)
+    print_plan(config, plan, slots, settings, folder, console)
+    console.print("Nothing was started: --dry-run.")
+    return 0
+
+
+def search(
+    config: SweepConfig, settings: SearchSettings, folder: Path, wandb: str | None, *, resume: bool, console: Console
+) -> int:
+    """Run the search and write its results into `folder`; returns the exit code."""
+    # Ray, W&B and the reading of images take seconds to import: a mistake in a file or a flag is told before.
+    from tune_cifar.report.finish import print_results, write_results
+    from tune_cifar.runner.ray_session import ray_session
+    from tune_cifar.runner.resources import plan_slots
+    from tune_cifar.runner.search_log import SearchLog
+    from tune_cifar.runner.tuning import run_search
+    from tune_cifar.sweep.searcher import plan_search
+    from tune_cifar.sweep.space import SearchSpace
+    from tune_cifar.tracking.plan_view import print_plan
+    from tune_cifar.tracking.terminal import TerminalProgress
+    from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+    from tune_cifar.tracking.wandb_mode import choose_mode, sync_command
+    from tune_cifar.trial.data import load_dataset
+
+    start_seconds = time.monotonic()
+    wandb_mode, wandb_reason = choose_mode(wandb)
+    data = load_dataset(settings.data, train_images=settings.train_images)
+    if not resume:
+        new_search_folder(folder.parent, folder.name)
+        save_settings(folder, settings, config.path)
+    metric = Metric(config.metric.name, config.metric.goal)
+    log = SearchLog()
+    space = SearchSpace(config)
+    with ray_session() as session:
+        slots = plan_slots(
+            session.nodes,
+            cpus_per_trial=settings.cpus_per_trial,
+            gpus_per_trial=settings.gpus_per_trial,
+            trials_at_once=settings.trials_at_once,
+        )
+        plan = plan_search(
+            config, space, num_trials=settings.count, seed=settings.seed, trials_at_once=slots.trials_at_once
+        )
+        print_plan(config, plan, slots, settings, folder, console, data=data, ray=session.description)
+        console.print(f"wandb    {wandb_reason}", soft_wrap=True)
+        wandb_callback = SearchWandbCallback(
+            project=config.project or "tune-cifar",
+            entity=config.entity,
+            group=folder.name,
+            folder=folder,
+            mode=wandb_mode,
+            metric=metric.name,
+            goal=metric.goal,
+            notes=config.description,
+            free_parameters=[key.replace("/", ".") for key in space.distributions],
+        )
+        progress = TerminalProgress(
+            log, metric, num_trials=plan.num_trials, trials_at_once=slots.trials_at_once, console=console
+        )
+        names_seed = any(parameter.name == "seed" for parameter in config.parameters)
+        outcome = run_search(
+            folder=folder,
+            space=space,
+            plan=plan,
+            metric=metric,
+            data=data,
+            slots=slots,
+            constants={} if names_seed else {"seed": settings.seed},
+            log=log,
+            callbacks=[progress, wandb_callback],
+            resume=resume,
+        )
+    model = write_results(
+        folder,
+        trials=outcome.trials,
+        best=outcome.best,
+        best_weights=outcome.best_weights,
+        metric=metric,
+        data=data,
+        interrupted=outcome.interrupted,
+        wall_seconds=time.monotonic() - start_seconds,
+    )
+    print_results(folder, outcome.trials, model, settings, console)
+    if wandb_mode == "offline":
+        console.print(f"wandb    {sync_command(folder)}", soft_wrap=True)
+    if outcome.interrupted:
+        console.print(
+            f"Stopped before the end. What finished is kept; go on with: "
+            f"python -m tune_cifar.search --resume --name {folder.name}",
+            soft_wrap=True,
+        )
+        return EXIT_INTERRUPTED
+    return 0 if outcome.best else EXIT_NOTHING_FINISHED
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tune_cifar.search", description="Run a Weights & Biases sweep file on Ray Tune."
+    )
+    parser.add_argument("sweep", nargs="?", type=Path, metavar="SWEEP.yaml", help=f"default {DEFAULT_SWEEP}")
+    add_data_flags(parser)
+    parser.add_argument(
+        "--count", type=positive_int, metavar="N", help="number of trials (default: run_cap of the file)"
+    )
+    parser.add_argument("--name", help="name of the search (default: the file's, with date and time)")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
+    parser.add_argument("--trials-at-once", type=positive_int, metavar="N", help="default: one a GPU, else one a core")
+    parser.add_argument("--cpus-per-trial", type=positive_float, metavar="X", help="default 1")
+    parser.add_argument("--gpus-per-trial", type=non_negative_float, metavar="X", help="default 1 where there are GPUs")
+    parser.add_argument("--seed", type=int, metavar="N", help="of the searcher and of each trial (default 0)")
+    parser.add_argument("--wandb", choices=["online", "offline", "disabled"], help="default: online if a key is found")
+    parser.add_argument("--resume", action="store_true", help="go on with the search of --name, or with the newest")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

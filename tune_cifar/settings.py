@@ -1,0 +1,92 @@
+"""What a search was started with, kept beside its results so that a resume needs only its name."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tune_cifar.errors import UserError
+
+SETTINGS_FILE = "search.json"
+SWEEP_COPY = "sweep"
+NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """The flags that a search depends on. A resume takes them from the first start and may not change them."""
+
+    data: str
+    train_images: int | None
+    count: int | None
+    seed: int
+    cpus_per_trial: float | None
+    gpus_per_trial: float | None
+    trials_at_once: int | None
+
+    def resumed_with(self, given: dict[str, Any]) -> SearchSettings:
+        """These settings again; raises `UserError` when a flag in `given` (None: not given) says otherwise."""
+        kept = asdict(self)
+        changed = [
+            f"--{name.replace('_', '-')} was {_show(kept[name])} and is now {_show(value)}"
+            for name, value in given.items()
+            if value is not None and name in kept and value != kept[name]
+        ]
+        if changed:
+            raise UserError(
+                f"A resumed search goes on as it was started, but {'; '.join(changed)}. "
+                "Leave the flags out, or start a new search under another --name."
+            )
+        return self
+
+
+def _show(value: Any) -> str:
+    return "not given" if value is None else str(value)
+
+
+def save_settings(folder: Path, settings: SearchSettings, sweep_file: Path) -> None:
+    """Write search.json and a copy of the sweep file into `folder`."""
+    shutil.copyfile(sweep_file, folder / f"{SWEEP_COPY}{sweep_file.suffix}")
+    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+
+
+def load_settings(folder: Path) -> tuple[SearchSettings, Path]:
+    """Read back what `save_settings` wrote: the settings and the copy of the sweep file."""
+    path = folder / SETTINGS_FILE
+    copies = sorted(folder.glob(f"{SWEEP_COPY}.*"))
+    if not path.is_file() or not copies:
+        raise UserError(f"{folder} is not the folder of a search: it lacks {SETTINGS_FILE} or the sweep file.")
+    try:
+        values = json.loads(path.read_text())
+        settings = SearchSettings(**{field.name: values[field.name] for field in fields(SearchSettings)})
+    except (ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Start the search again under another --name.") from None
+    return settings, copies[0]
+
+
+def new_search_folder(results: Path, name: str) -> Path:
+    """Make the folder of a new search; raises `UserError` when the name is taken or cannot be a folder."""
+    if not NAME_PATTERN.fullmatch(name):
+        raise UserError(f"--name {name!r} must be letters, digits, '.', '_' and '-', at most 100, starting with one.")
+    folder = results / name
+    try:
+        folder.mkdir(parents=True)
+    except FileExistsError:
+        raise UserError(
+            f"{folder} exists. Go on with that search by --resume --name {name}, or choose another --name."
+        ) from None
+    except OSError as error:
+        raise UserError(f"--results {results}: {error.strerror}. Choose a folder that can be written.") from None
+    return folder
+
+
+def newest_search(results: Path) -> Path:
+    """The search in `results` that was started last."""
+    started = [path.parent for path in results.glob(f"*/{SETTINGS_FILE}")] if results.is_dir() else []
+    if not started:
+        raise UserError(f"There is no search in {results} to resume. Say where by --results and which by --name.")
+    return max(started, key=lambda folder: (folder / SETTINGS_FILE).stat().st_mtime)

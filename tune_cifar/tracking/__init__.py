@@ -1,0 +1,1 @@
+"""What a running search shows: W&B runs and the terminal."""

@@ -1,0 +1,82 @@
+"""Decides whether W&B runs go to the server or to disk, here so that it is known before any trial starts."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
+
+import wandb
+from wandb.sdk.lib import wbauth
+
+from tune_cifar.errors import UserError
+
+Mode = Literal["online", "offline", "disabled"]
+
+# The values of WANDB_MODE (https://docs.wandb.ai/models/track/environment-variables); the last two are old.
+_MODES: Mapping[str, Mode] = MappingProxyType(
+    {"online": "online", "offline": "offline", "disabled": "disabled", "dryrun": "offline", "run": "online"}
+)
+_HOW_TO_GET_ONLINE = "run `wandb login` or set WANDB_API_KEY to send the next search to the server"
+
+
+def choose_mode(requested: str | None) -> tuple[Mode, str]:
+    """Decide between online, offline and disabled, and say why in one line.
+
+    `requested` is the user's choice, or None for automatic: WANDB_MODE (or `wandb offline`) first, else
+    online where W&B would find a key for its server (WANDB_API_KEY, the netrc file, an identity token) and
+    offline where not. Asks no server and prints nothing. Raises `UserError` for an unknown mode, for a key of
+    the wrong form (never shown), and for online without a key.
+    """
+    if requested is not None and requested not in ("online", "offline", "disabled"):
+        raise UserError(f"--wandb must be online, offline or disabled, got {requested!r}.")
+    place = "--wandb"
+    if requested is None:
+        requested, place = _mode_of_environment()
+    if requested == "disabled":
+        return "disabled", f"W&B is off: {place} says disabled."
+    if requested == "offline":
+        return "offline", f"W&B writes to disk: {place} says offline."
+    server, has_key = _find_key()
+    if has_key:
+        return "online", f"W&B sends runs to {server}."
+    if requested == "online":
+        raise UserError(f"{place} says online, but there is no W&B key for {server}: {_HOW_TO_GET_ONLINE}.")
+    return "offline", f"W&B writes to disk: no key for {server}; {_HOW_TO_GET_ONLINE}."
+
+
+def silence_client() -> None:
+    """Make the W&B client print nothing in this process: the search speaks for itself."""
+    wandb.setup(wandb.Settings(silent=True))
+
+
+def sync_command(folder: Path) -> str:
+    """The shell command that uploads the offline runs held in `folder` (the callback's folder)."""
+    return f"wandb sync {shlex.quote(str(folder / 'wandb'))}"
+
+
+def _mode_of_environment() -> tuple[Mode | None, str]:
+    """The mode set outside of this program and where, or None; W&B's own default (online) is no setting."""
+    value = os.environ.get("WANDB_MODE")
+    if value:
+        if value not in _MODES:
+            raise UserError(f"WANDB_MODE must be online, offline or disabled, got {value!r}: unset it or mend it.")
+        return _MODES[value], "WANDB_MODE"
+    silence_client()
+    stored = _MODES.get(wandb.setup().settings.mode, "online")
+    return (None, "") if stored == "online" else (stored, "W&B's settings file (`wandb online` undoes it)")
+
+
+def _find_key() -> tuple[str, bool]:
+    """W&B's server and whether the client would find credentials for it."""
+    silence_client()
+    server = wandb.setup().settings.base_url
+    try:
+        # The search that wandb.init makes; every public name for it asks for a key or stores one.
+        credentials = wbauth.authenticate_session(host=server, source="search", prompt=False, update_session=False)
+    except wandb.errors.AuthenticationError as error:
+        raise UserError(f"The W&B key does not fit: {error} Copy it again from {server}/authorize.") from None
+    return server, credentials is not None

@@ -1,0 +1,165 @@
+"""Opens and closes the W&B run of one trial, here so that the callback only says when."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import wandb
+
+from tune_cifar.errors import UserError
+from tune_cifar.tracking.trial_history import TrialHistory
+from tune_cifar.tracking.wandb_mode import Mode
+
+# W&B refuses names over 128 characters (https://github.com/NVIDIA-NeMo/Skills/issues/842) and tags over 64
+# (https://github.com/wandb/wandb/issues/4208), the latter only when an offline run is uploaded. It states no
+# bound for ids; one of 64 keeps the names that W&B derives from an id under 128 as well.
+MAX_GROUP_CHARACTERS = 128
+MAX_TAG_CHARACTERS = 64
+MAX_ID_CHARACTERS = 64
+MAX_NAME_CHARACTERS = 64
+
+
+@dataclass(frozen=True)
+class RunTarget:
+    """Where the runs of one search go and what they share; raises `UserError` for what W&B would refuse."""
+
+    project: str
+    entity: str | None
+    search_name: str
+    folder: Path
+    notes: str | None
+    tags: tuple[str, ...]
+    init_seconds: float
+    finish_seconds: float
+
+    def __post_init__(self) -> None:
+        if not self.project or len(self.project) > 128 or re.search(r"[/\\#?%:]", self.project):
+            raise UserError(f"The W&B project must be 1 to 128 characters without / \\ # ? % :, got {self.project!r}.")
+        for tag in self.tags:
+            if not 1 <= len(tag) <= MAX_TAG_CHARACTERS:
+                raise UserError(f"A W&B tag must be 1 to {MAX_TAG_CHARACTERS} characters, got {tag!r}.")
+
+
+def run_id(search_name: str, trial_id: str) -> str:
+    """The run's id within the W&B project, the same at every resume: the search's name and the trial's id."""
+    trial = _plain(trial_id)
+    return f"{_plain(search_name)[: MAX_ID_CHARACTERS - 1 - len(trial)]}-{trial}"
+
+
+def run_name(trial_number: str, config: Mapping[str, Any], free_parameters: Sequence[str]) -> str:
+    """A short name that tells trials apart, such as `3-ResNet18-bs32-lr0.0042`.
+
+    `free_parameters` are the searched ones, by name or by path ("optimizer/lr"), the most telling first; those
+    that no longer fit are left out.
+    """
+    values = dict(_leaves(config))
+    name = trial_number
+    for parameter in free_parameters:
+        leaf = parameter.rpartition("/")[2]
+        if leaf in values:
+            longer = f"{name}-{_short(leaf, values[leaf])}"
+            name = longer if len(longer) <= MAX_NAME_CHARACTERS else name
+    return name
+
+
+def open_run(
+    target: RunTarget,
+    mode: Mode,
+    trial_id: str,
+    name: str,
+    config: Mapping[str, Any],
+    history: TrialHistory,
+    stop: Callable[[], None],
+) -> wandb.Run:
+    """Start the trial's run, or go on with it after a resume, so that it holds exactly the rows of `history`.
+
+    After a kill the folder of an offline run ends anywhere, and `wandb sync` gives a step that comes twice a new
+    number (measured). So an unsent folder is set aside, never deleted, and the new one holds every row. `stop` is
+    called, from another thread, when somebody presses Stop on the run's page. Raises what `wandb.init` raises,
+    after about `target.init_seconds`.
+    """
+    identity = run_id(target.search_name, trial_id)
+    earlier_folders = list(target.folder.glob(f"wandb/offline-run-*-{identity}"))
+    unsent_folders = [folder for folder in earlier_folders if not any(folder.glob("*.wandb.synced"))]
+    on_server = history.sent or len(unsent_folders) < len(earlier_folders)
+    run = wandb.init(
+        project=target.project,
+        entity=target.entity,
+        group=target.search_name[:MAX_GROUP_CHARACTERS],
+        dir=str(target.folder),
+        id=identity,
+        name=name,
+        notes=target.notes,
+        tags=target.tags,
+        config=dict(config),
+        allow_val_change=True,
+        mode=mode,
+        reinit="create_new",
+        resume="allow",
+        settings=_settings(target, stop),
+    )
+    if mode == "online":
+        first_missing_step = run.starting_step if run.resumed else 0
+        history.sent = True
+    else:
+        first_missing_step = history.last_step + 1 if on_server else 0
+    if mode == "online" or not on_server:
+        for folder in unsent_folders:
+            (target.folder / "superseded").mkdir(exist_ok=True)
+            folder.rename(target.folder / "superseded" / folder.name)
+    for step, row in history.rows:
+        if step >= first_missing_step:
+            run.log(row, step=step, commit=True)
+    return run
+
+
+def close_run(run: wandb.Run, exit_code: int, status: str, message: str) -> None:
+    """End `run`, its state in the summary; raises TimeoutError if the upload takes over `finish_seconds`."""
+    run.summary.update({"status": status} | ({"message": message} if message else {}))
+    if status == "diverged":
+        run.tags = (*(run.tags or ()), "diverged")
+    run.finish(exit_code=exit_code)
+
+
+def _settings(target: RunTarget, stop: Callable[[], None]) -> wandb.Settings:
+    return wandb.Settings(
+        silent=True,
+        console="off",
+        init_timeout=target.init_seconds,
+        finish_timeout=target.finish_seconds,
+        finish_timeout_raises=True,
+        stop_fn=stop,
+        use_dot_wandb=False,
+        symlink=False,
+        disable_code=True,
+        # All runs share the driver's machine and packages: these say nothing of one trial.
+        x_disable_stats=True,
+        x_save_requirements=False,
+        # W&B's 15 s, measured: a driver killed before its first flush left a file of 7 bytes.
+        x_transaction_log_flush_interval=2.0,
+    )
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
+
+
+def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _leaves(value)
+        else:
+            yield name, value
+
+
+def _short(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return name if value else f"no_{name}"
+    if isinstance(value, str):
+        return value
+    initials = "".join(word[0] for word in name.split("_")) if "_" in name else name
+    return f"{initials}{value:.2g}" if isinstance(value, float) else f"{initials}{value}"
