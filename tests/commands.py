@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tune_cifar.command import run_command
 
 REPOSITORY = Path(__file__).parent.parent
 TIMEOUT_SECONDS = 240
@@ -33,3 +37,16 @@ def run(module: str, *arguments: str | Path, folder: Path, **changes: str) -> su
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
+
+
+def run_here(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:
+    """Run a command in this process, which saves importing torch and Ray again; returns its exit code."""
+    handler = signal.getsignal(signal.SIGTERM)
+    argv, sys.argv = sys.argv, ["python -m tune_cifar", *arguments]
+    try:
+        return run_command(main)
+    except SystemExit as end:  # argparse's own errors
+        return int(end.code or 0)
+    finally:
+        sys.argv = argv
+        signal.signal(signal.SIGTERM, handler)

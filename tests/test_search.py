@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import re
 import signal
 import subprocess
@@ -18,7 +17,8 @@ import pytest
 import torch
 import torchvision
 
-from tests.commands import REPOSITORY, command_line, environment, run
+from tests.commands import REPOSITORY, command_line, environment, run, run_here
+from tune_cifar import search
 
 SWEEP = """
 method: bayes
@@ -270,32 +270,51 @@ def test_a_search_in_which_nothing_finishes_exits_with_1(tmp_path: Path) -> None
         (SWEEP.replace("val_loss", "val_los"), ["sweep.yaml"], "val_los"),
         (SWEEP, ["sweep.yaml", "--data", "nowhere"], "nowhere"),
         (SWEEP, ["sweep.yaml", "--data", "empty"], "empty"),
-        (SWEEP, ["sweep.yaml", "--data", "digits", "--train-images", "5000"], "1,294 training images"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--train-images", "5000"], "must be from 10 to"),
         (SWEEP, ["sweep.yaml", "--data", "digits", "--train-images", "0"], "--train-images"),
         (SWEEP, ["sweep.yaml", "--data", "digits", "--count", "-1"], "--count"),
-        (SWEEP, ["sweep.yaml", "--data", "digits", "--name", "../up"], "--name '../up' must be letters"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--name", "../up"], "--name '../up' must be at most"),
         (SWEEP, ["sweep.yaml", "--data", "digits", "--wandb", "online"], "there is no W&B key"),
-        (SWEEP, ["sweep.yaml", "--data", "digits", "--results", "sweep.yaml"], "Choose a folder"),
-        (SWEEP, ["sweep.yaml", "--data", "digits", "--cpus-per-trial", "1000"], "No machine can hold a trial"),
+        (SWEEP, ["sweep.yaml", "--data", "digits", "--results", "sweep.yaml"], "Not a directory. Choose a folder"),
+        (SWEEP, ["sweep.yaml", "--dry-run", "--cpus-per-trial", "1000"], "No machine can hold a trial"),
         (SWEEP, ["--resume"], "There is no search in results to resume"),
         (SWEEP, ["--resume", "--name", "unknown"], "is not the folder of a search"),
     ],
 )
-def test_a_mistake_gets_one_clear_message(tmp_path: Path, sweep: str | None, flags: list[str], message: str) -> None:
+def test_a_mistake_gets_one_clear_message(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    sweep: str | None,
+    flags: list[str],
+    message: str,
+) -> None:
     if sweep is not None:
         _write_sweep(tmp_path, sweep)
     (tmp_path / "empty").mkdir()
-    done = run("search", *flags, folder=tmp_path)
-    assert done.returncode == 2, done.stderr + done.stdout
-    assert message in done.stderr
+    monkeypatch.chdir(tmp_path)
+    assert run_here(search.main, flags) == 2
+    output = capsys.readouterr()
+    assert message in output.err
+    assert output.err.startswith(("error: ", "usage: "))
+    assert not list(tmp_path.glob("results/*"))
+
+
+def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> None:
+    done = run("search", _write_sweep(tmp_path, SWEEP.replace("lr:", "lrr:")), folder=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr + done.stdout
 
 
-def test_dry_run_prints_the_plan_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    done = run("search", REPOSITORY / "configs" / "sweep.yaml", "--dry-run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+def test_dry_run_prints_the_plan_and_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_here(search.main, [str(REPOSITORY / "configs" / "sweep.yaml"), "--dry-run"]) == 0
+    output = capsys.readouterr().out
     for text in ("batch_size", "0.0001 to 0.01", "10 trials", "cifar10", "Nothing was started"):
-        assert text in done.stdout
+        assert text in output
     assert list(tmp_path.iterdir()) == []
 
 

@@ -22,7 +22,15 @@ from tune_cifar.command import (
 )
 from tune_cifar.errors import UserError
 from tune_cifar.results import Metric
-from tune_cifar.settings import SearchSettings, load_settings, new_search_folder, newest_search, save_settings
+from tune_cifar.settings import (
+    SearchSettings,
+    check_free,
+    load_settings,
+    make_search_folder,
+    newest_search,
+    save_settings,
+    search_folder,
+)
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
@@ -36,7 +44,7 @@ def main(arguments: Sequence[str]) -> int:
     console = Console(highlight=False)
     given = {name: getattr(args, name) for name in SearchSettings.__dataclass_fields__}
     if args.resume:
-        folder = args.results / args.name if args.name else newest_search(args.results)
+        folder = search_folder(args.results, args.name) if args.name else newest_search(args.results)
         saved, sweep_file = load_settings(folder)
         settings = saved.resumed_with(given)
         if args.sweep and args.sweep.read_bytes() != sweep_file.read_bytes():
@@ -47,7 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
         settings = SearchSettings(**{**given, "data": args.data or "cifar10", "seed": args.seed or 0})
         name = args.name or f"{config.name or sweep_file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
-        folder = args.results / name
+        folder = search_folder(args.results, name)
+        check_free(folder)
     for line in config.warnings:
         console.print(f"warning  {line}", soft_wrap=True, markup=False)
     for line in config.notes:
@@ -102,7 +111,7 @@ def search(
     wandb_mode, wandb_reason = choose_mode(wandb)
     data = load_dataset(settings.data, train_images=settings.train_images)
     if not resume:
-        new_search_folder(folder.parent, folder.name)
+        make_search_folder(folder)
         save_settings(folder, settings, config.path)
     metric = Metric(config.metric.name, config.metric.goal)
     log = SearchLog()

@@ -68,20 +68,30 @@ def load_settings(folder: Path) -> tuple[SearchSettings, Path]:
     return settings, copies[0]
 
 
-def new_search_folder(results: Path, name: str) -> Path:
-    """Make the folder of a new search; raises `UserError` when the name is taken or cannot be a folder."""
+def search_folder(results: Path, name: str) -> Path:
+    """The folder of the search called `name`; raises `UserError` when that cannot be a folder's name."""
     if not NAME_PATTERN.fullmatch(name):
-        raise UserError(f"--name {name!r} must be letters, digits, '.', '_' and '-', at most 100, starting with one.")
-    folder = results / name
+        raise UserError(
+            f"--name {name!r} must be at most 100 letters, digits, '.', '_' and '-', the first a letter or digit."
+        )
+    return results / name
+
+
+def check_free(folder: Path) -> None:
+    """Raise `UserError` when there is something under the name of a new search."""
+    if folder.exists():
+        raise UserError(
+            f"{folder} exists. Go on with that search by --resume --name {folder.name}, or choose another --name."
+        )
+
+
+def make_search_folder(folder: Path) -> None:
+    """Make the folder of a new search; of two that start under one name at once, one gets it."""
     try:
         folder.mkdir(parents=True)
-    except FileExistsError:
-        raise UserError(
-            f"{folder} exists. Go on with that search by --resume --name {name}, or choose another --name."
-        ) from None
     except OSError as error:
-        raise UserError(f"--results {results}: {error.strerror}. Choose a folder that can be written.") from None
-    return folder
+        check_free(folder)
+        raise UserError(f"{folder}: {error.strerror}. Choose a folder that can be written by --results.") from None
 
 
 def newest_search(results: Path) -> Path:

@@ -104,14 +104,13 @@ def _read_distribution(spec: dict[str, Any], place: Location, check: FileCheck) 
     if kind is None:
         return None
     rules = KINDS[kind]
-    num_problems = len(check.problems)
-    for key in spec:
-        if key != "distribution" and key not in rules.keys:
-            check.problem((*place, key), _misplaced(key, kind))
-    for key in rules.required:
-        if key not in spec:
-            check.problem(place, f"{kind} needs {key}. Add it.")
-    if len(check.problems) > num_problems:
+    misplaced = [key for key in spec if key != "distribution" and key not in rules.keys]
+    missing = [key for key in rules.required if key not in spec]
+    for key in misplaced:
+        check.problem((*place, key), _misplaced(key, kind))
+    if missing:
+        check.problem(place, f"{kind} needs {' and '.join(missing)}. Add {'them' if len(missing) > 1 else 'it'}.")
+    if misplaced or missing:
         return None
     if kind in ("constant", "categorical", "categorical_w_probabilities"):
         return _read_choice(kind, spec, place, check)

@@ -15,8 +15,9 @@ Row = tuple[int, dict[str, float]]
 
 @dataclass
 class TrialHistory:
-    """Every row logged for a trial so far, one a step, how its last epoch went, and if a server has rows."""
+    """The W&B run of one trial: its id, every row so far, how the last epoch went, and if a server has rows."""
 
+    run_id: str
     rows: list[Row] = field(default_factory=list)
     epoch: int = 0
     status: str = "running"

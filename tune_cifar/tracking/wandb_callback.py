@@ -23,7 +23,7 @@ from ray.tune.experiment import Trial
 
 from tune_cifar.tracking.trial_history import TrialHistory
 from tune_cifar.tracking.wandb_mode import Mode, silence_client
-from tune_cifar.tracking.wandb_run import RunTarget, close_run, open_run, run_name
+from tune_cifar.tracking.wandb_run import RunTarget, close_run, open_run, run_id, run_name
 
 logger = logging.getLogger(__name__)
 
@@ -108,15 +108,20 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         """Open the trial's run, unless it is open (a trial retried after an error)."""
         if trial.trial_id in self._runs:
             return
-        history = self._histories.setdefault(trial.trial_id, TrialHistory())
+        history = self._histories.setdefault(
+            trial.trial_id, TrialHistory(run_id(self._target.search_name, trial.trial_id))
+        )
         number = re.match(r"\d+", trial.experiment_tag or "")
         name = run_name(number[0] if number else trial.trial_id, trial.config, self._free_parameters)
         stop = partial(self._stop_requests.add, trial.trial_id)
         for mode in MODES_TO_TRY[self.mode]:
             try:
-                run = open_run(self._target, mode, trial.trial_id, name, trial.config, history, stop)
+                run = open_run(self._target, mode, name, trial.config, history, stop)
             except Exception as error:  # whatever W&B's trouble is, the trial goes on
                 self._fall_back(mode, error)
+                # The client keeps the id of a run that it could not start ("run ID … is in use", 0.31).
+                history.run_id = run_id(self._target.search_name, f"{trial.trial_id}-offline")
+                history.sent = False
             else:
                 self._runs[trial.trial_id] = run
                 return
@@ -141,14 +146,16 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
 
     def log_trial_end(self, trial: Trial, failed: bool = False) -> None:
         """Close the trial's run: exit code 1 if it failed, else 0 with its status in the summary."""
-        history = self._histories.get(trial.trial_id, TrialHistory())
+        history = self._histories.get(trial.trial_id)
+        if history is None:  # its run was never opened
+            return
         if failed:
             self._close(trial.trial_id, 1, "failed", history.message)
         else:
             # The last result of a trial that a scheduler ended still says running.
             status = "stopped early" if history.status == "running" else history.status
             self._close(trial.trial_id, 0, status, history.message)
-            self._histories.pop(trial.trial_id, None)
+            del self._histories[trial.trial_id]
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Close the runs still open (an interrupted search's) and wait for all uploads, for a bounded time."""
@@ -161,7 +168,7 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
                 self._cut_off.append(trial_id)
         if self._cut_off:
             self._say_once(
-                f"W&B: {len(self._cut_off)} uploads were cut off after {self._target.finish_seconds:g} s. "
+                f"W&B: the upload of {len(self._cut_off)} run(s) was cut off after {self._target.finish_seconds:g} s. "
                 f"Every row is in {self._target.folder / 'wandb'}; `wandb sync --include-online --id NEW_ID "
                 "RUN_FOLDER` uploads one of them as a new, complete run."
             )

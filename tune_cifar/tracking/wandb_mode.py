@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shlex
 from collections.abc import Mapping
@@ -51,6 +52,8 @@ def choose_mode(requested: str | None) -> tuple[Mode, str]:
 def silence_client() -> None:
     """Make the W&B client print nothing in this process: the search speaks for itself."""
     wandb.setup(wandb.Settings(silent=True))
+    # Its telemetry logs a line for every retry once a server is gone (seen with 0.31).
+    logging.getLogger("opentelemetry.exporter").setLevel(logging.CRITICAL)
 
 
 def sync_command(folder: Path) -> str:

@@ -69,7 +69,6 @@ def run_name(trial_number: str, config: Mapping[str, Any], free_parameters: Sequ
 def open_run(
     target: RunTarget,
     mode: Mode,
-    trial_id: str,
     name: str,
     config: Mapping[str, Any],
     history: TrialHistory,
@@ -82,8 +81,7 @@ def open_run(
     called, from another thread, when somebody presses Stop on the run's page. Raises what `wandb.init` raises,
     after about `target.init_seconds`.
     """
-    identity = run_id(target.search_name, trial_id)
-    earlier_folders = list(target.folder.glob(f"wandb/offline-run-*-{identity}"))
+    earlier_folders = list(target.folder.glob(f"wandb/offline-run-*-{history.run_id}"))
     unsent_folders = [folder for folder in earlier_folders if not any(folder.glob("*.wandb.synced"))]
     on_server = history.sent or len(unsent_folders) < len(earlier_folders)
     run = wandb.init(
@@ -91,7 +89,7 @@ def open_run(
         entity=target.entity,
         group=target.search_name[:MAX_GROUP_CHARACTERS],
         dir=str(target.folder),
-        id=identity,
+        id=history.run_id,
         name=name,
         notes=target.notes,
         tags=target.tags,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 
 from tune_cifar.trial.data.dataset import ImageSplit, SourceImages, stratified_rows
 from tune_cifar.trial.data.decoding import IMAGE_SIDE
@@ -18,6 +17,9 @@ def load_digits_images() -> SourceImages:
 
     The data is the test set of https://doi.org/10.24432/C50P49 (Alpaydin and Kaynak, 1998).
     """
+    # Imported here alone: scikit-learn and scipy take seconds that a trial on CIFAR-10 need not wait.
+    from sklearn.datasets import load_digits
+
     digits = load_digits()
     pixels = np.rint(digits.images * (255 / _BRIGHTEST)).astype(np.uint8)
     side = (IMAGE_SIDE, IMAGE_SIDE)
