@@ -5,14 +5,21 @@ from typing import Any
 
 import pytest
 
-from tune_cifar.results import Metric, Status, TrialRecord, best_trial, count_by_status, flatten, leaf
+from tune_cifar.results import Status, TrialRecord, best_trial, count_by_status, flatten, leaf
+from tune_cifar.sweep.schema import Metric
 
 LOSS = Metric("val_loss", "minimize")
 ACCURACY = Metric("val_accuracy", "maximize")
 
 
 def _row(epoch: int, val_loss: float, val_accuracy: float = 0.5) -> dict[str, Any]:
-    return {"epoch": epoch, "val_loss": val_loss, "val_accuracy": val_accuracy, "epoch_runtime (seconds)": 2.0}
+    return {
+        "epoch": epoch,
+        "val_loss": val_loss,
+        "val_accuracy": val_accuracy,
+        "epoch_runtime (seconds)": 2.0,
+        "logged": [val_loss],
+    }
 
 
 def _trial(number: int, losses: list[float], status: Status = "finished") -> TrialRecord:
@@ -34,6 +41,13 @@ def test_an_epoch_run_again_replaces_its_first_form_and_what_came_after() -> Non
     trial.add_epoch(_row(2, 0.45))
     assert [(row["epoch"], row["val_loss"]) for row in trial.epochs] == [(1, 0.5), (2, 0.45)]
     assert trial.training_seconds == 4.0
+    assert trial.logged_values == [0.5, 0.45]
+
+
+def test_a_target_is_reached_at_equality() -> None:
+    assert [Metric("a", "minimize", 0.5).reached(value) for value in (0.6, 0.5, 0.4)] == [False, True, True]
+    assert [Metric("a", "maximize", 0.5).reached(value) for value in (0.6, 0.5, 0.4)] == [True, True, False]
+    assert not LOSS.reached(0.0)
 
 
 @pytest.mark.parametrize(("metric", "winner"), [(LOSS, 2), (ACCURACY, 2)])
@@ -45,11 +59,15 @@ def test_the_best_trial_has_finished(metric: Metric, winner: int) -> None:
         _trial(4, [0.1], "diverged"),
         _trial(5, [0.1], "running"),
         _trial(6, [0.2]),
+        _trial(7, [0.25], "stopped"),
     ]
     best = best_trial(trials, metric)
     assert best is not None
     assert best.number == winner
     assert best_trial(trials[2:5], metric) is None
+    stopped = best_trial(trials[2:5] + trials[6:], metric)
+    assert stopped is not None
+    assert stopped.number == 7
 
 
 def test_counts_leave_out_what_there_is_not() -> None:

@@ -8,33 +8,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Status = Literal["waiting", "running", "finished", "diverged", "failed"]
-STATUSES: tuple[Status, ...] = ("finished", "diverged", "failed", "running", "waiting")
+from tune_cifar.sweep.schema import Metric
 
-
-@dataclass(frozen=True)
-class Metric:
-    """What the search optimises, as the sweep file names it."""
-
-    name: str
-    goal: Literal["minimize", "maximize"]
-
-    def better(self, value: float, than: float) -> bool:
-        """Whether `value` is strictly better."""
-        return value < than if self.goal == "minimize" else value > than
-
-    def best(self, values: Iterable[float]) -> float:
-        """The best of at least one value."""
-        return min(values) if self.goal == "minimize" else max(values)
-
-    def worst(self, values: Iterable[float]) -> float:
-        """The worst of at least one value."""
-        return max(values) if self.goal == "minimize" else min(values)
+Status = Literal["waiting", "running", "finished", "stopped", "diverged", "failed"]
+STATUSES: tuple[Status, ...] = ("finished", "stopped", "diverged", "failed", "running", "waiting")
+ENDED: frozenset[Status] = frozenset({"finished", "stopped", "diverged", "failed"})
+CAN_WIN: frozenset[Status] = frozenset({"finished", "stopped"})
 
 
 @dataclass
 class TrialRecord:
-    """One trial: its number (from 1, in the order of suggestion), config, and one row of metrics an epoch."""
+    """One trial: its number (from 1, in the order of suggestion), config, and one row of metrics an epoch.
+
+    A row's `logged` lists every value of the search's metric in that epoch: one, but many of `train_loss`.
+    """
 
     number: int
     trial_id: str
@@ -62,18 +49,23 @@ class TrialRecord:
         return None if epoch is None else float(epoch[metric.name])
 
     @property
+    def logged_values(self) -> list[float]:
+        """Every value of the search's metric that the trial has logged, in order."""
+        return [value for row in self.epochs for value in row["logged"]]
+
+    @property
     def training_seconds(self) -> float:
         """Seconds spent in epochs, validation included."""
         return float(sum(row["epoch_runtime (seconds)"] for row in self.epochs))
 
 
 def best_trial(trials: Iterable[TrialRecord], metric: Metric) -> TrialRecord | None:
-    """The finished trial with the best epoch; trials that failed or diverged cannot win."""
+    """The trial with the best epoch, finished or stopped early; those that failed or diverged cannot win."""
     winner: TrialRecord | None = None
     winning_value = math.nan
     for trial in trials:
         value = trial.best_value(metric)
-        if trial.status != "finished" or value is None:
+        if trial.status not in CAN_WIN or value is None:
             continue
         if winner is None or metric.better(value, than=winning_value):
             winner, winning_value = trial, value

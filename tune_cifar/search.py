@@ -21,7 +21,6 @@ from tune_cifar.command import (
     run_command,
 )
 from tune_cifar.errors import UserError
-from tune_cifar.results import Metric
 from tune_cifar.settings import (
     SearchSettings,
     check_free,
@@ -113,8 +112,8 @@ def search(
     if not resume:
         make_search_folder(folder)
         save_settings(folder, settings, config.path)
-    metric = Metric(config.metric.name, config.metric.goal)
-    log = SearchLog()
+    metric = config.metric
+    log = SearchLog(metric.name)
     space = SearchSpace(config)
     with ray_session() as session:
         slots = plan_slots(
@@ -145,14 +144,15 @@ def search(
         names_seed = any(parameter.name == "seed" for parameter in config.parameters)
         outcome = run_search(
             folder=folder,
+            config=config,
             space=space,
             plan=plan,
-            metric=metric,
             data=data,
             slots=slots,
             constants={} if names_seed else {"seed": settings.seed},
             log=log,
             callbacks=[progress, wandb_callback],
+            stop_requested=wandb_callback.stop_requested,
             resume=resume,
         )
     model = write_results(
@@ -166,7 +166,7 @@ def search(
         wall_seconds=time.monotonic() - start_seconds,
     )
     print_results(folder, outcome.trials, model, settings, console)
-    if wandb_mode == "offline":
+    if wandb_callback.mode == "offline":  # from the start, or since the server could not be reached
         console.print(f"wandb    {sync_command(folder)}", soft_wrap=True)
     if outcome.interrupted:
         console.print(

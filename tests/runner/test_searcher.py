@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 from optuna.trial import FrozenTrial, TrialState
+from ray.tune.search import Searcher
 
-from tune_cifar.results import Metric
 from tune_cifar.runner.searcher import SweepSearch
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.searcher import plan_search
@@ -34,7 +34,7 @@ def make_search(tmp_path: Path) -> Any:
         config = load_sweep(path, check_parameter, EPOCH_METRICS)
         space = SearchSpace(config)
         plan = plan_search(config, space, num_trials=8, seed=seed, trials_at_once=2)
-        return SweepSearch(space, plan, Metric(config.metric.name, config.metric.goal))
+        return SweepSearch(space, plan, config.metric)
 
     return make
 
@@ -88,42 +88,77 @@ def test_an_epoch_that_is_run_again_replaces_its_first_value(make_search: Any) -
     assert _study_trials(search)[0].value == 0.4
 
 
-def test_a_failed_trial_is_closed_and_unknown_to_the_model(make_search: Any) -> None:
+def _values_of_the_model(search: SweepSearch) -> list[float | None]:
+    return [trial.value for trial in _study_trials(search) if trial.state == TrialState.COMPLETE]
+
+
+@pytest.mark.parametrize("end", ["error", "nan", "nothing"])
+def test_a_trial_that_ends_without_a_value_is_not_left_pending(make_search: Any, end: str) -> None:
     search = make_search()
     search.suggest("t")
-    _report(search, "t", [0.1])
-    search.on_trial_complete("t", error=True)
+    if end == "error":
+        search.on_trial_complete("t", error=True)
+    else:
+        result = {"epoch": 1, "val_loss": math.nan, "status": "finished"} if end == "nan" else None
+        search.on_trial_complete("t", result)
     assert [trial.state for trial in _study_trials(search)] == [TrialState.FAIL]
 
 
-def test_a_trial_that_ends_without_a_value_is_closed(make_search: Any) -> None:
-    search = make_search()
-    search.suggest("t")
-    search.on_trial_complete("t", {"epoch": 1, "val_loss": math.nan, "status": "finished"})
-    assert [trial.state for trial in _study_trials(search)] == [TrialState.FAIL]
+DIVERGED = {"epoch": 1, "val_loss": math.nan, "status": "diverged"}
 
 
 @pytest.mark.parametrize(("goal", "worst"), [("minimize", 0.9), ("maximize", 0.2)])
-def test_a_diverged_trial_counts_as_the_worst_value_seen(make_search: Any, goal: str, worst: float) -> None:
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_failed_or_diverged_trial_counts_as_the_worst_value_seen(
+    make_search: Any, goal: str, worst: float, failed: bool
+) -> None:
     search = make_search(goal=goal)
     for trial_id, values in {"a": [0.9, 0.5], "b": [0.2, 0.4]}.items():
         search.suggest(trial_id)
         search.on_trial_complete(trial_id, _report(search, trial_id, values))
-    search.suggest("c")
-    search.on_trial_complete("c", {"epoch": 1, "val_loss": math.nan, "status": "diverged"})
-    assert _study_trials(search)[2].value == worst
+    config = search.suggest("c")
+    if failed:
+        search.on_trial_complete("c", error=True)
+    else:
+        search.on_trial_complete("c", DIVERGED)
+    last = _study_trials(search)[-1]
+    assert (last.state, last.value) == (TrialState.COMPLETE, worst)
+    assert last.params["lr"] == config["lr"]
+
+
+def test_impute_best_gives_a_diverged_trial_its_own_best_value(make_search: Any) -> None:
+    search = make_search(SWEEP.format(method="bayes", metric="val_loss, impute: best", goal="minimize"))
+    search.suggest("a")
+    search.on_trial_complete("a", _report(search, "a", [0.1]))
+    search.suggest("b")
+    _report(search, "b", [0.6, 0.7])
+    search.on_trial_complete("b", {**DIVERGED, "epoch": 3})
+    assert _values_of_the_model(search) == [0.1, 0.6]
 
 
 def test_diverged_trials_wait_for_the_first_value_to_be_ranked_against(make_search: Any) -> None:
     search = make_search()
     search.suggest("a")
-    search.on_trial_complete("a", {"epoch": 1, "val_loss": math.nan, "status": "diverged"})
+    search.on_trial_complete("a", DIVERGED)
+    assert _values_of_the_model(search) == []
     search.suggest("b")
     search.on_trial_complete("b", _report(search, "b", [2.0, 1.5]))
-    assert [(trial.state, trial.value) for trial in _study_trials(search)] == [
-        (TrialState.COMPLETE, 2.0),
-        (TrialState.COMPLETE, 1.5),
-    ]
+    assert sorted(_values_of_the_model(search)) == [1.5, 2.0]
+
+
+def test_a_trial_stopped_early_counts_with_its_best_value(make_search: Any) -> None:
+    search = make_search()
+    search.suggest("t")
+    search.on_trial_complete("t", {**_report(search, "t", [0.7, 0.4, 0.5]), "status": "running"})
+    assert _values_of_the_model(search) == [0.4]
+
+
+@pytest.mark.parametrize(("value", "over"), [(0.3, True), (0.30001, False)])
+def test_nothing_is_suggested_once_the_target_is_reached(make_search: Any, value: float, over: bool) -> None:
+    search = make_search(SWEEP.format(method="bayes", metric="val_loss, target: 0.3", goal="minimize"))
+    search.suggest("t")
+    search.on_trial_result("t", {"epoch": 1, "val_loss": value, "status": "running"})
+    assert (search.suggest("u") == Searcher.FINISHED) is over
 
 
 def test_a_space_of_constants_can_be_searched(make_search: Any) -> None:

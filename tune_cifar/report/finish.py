@@ -10,8 +10,9 @@ from rich.console import Console
 
 from tune_cifar.publish.best_model import write_model
 from tune_cifar.report.tables import BestModel, write_summary, write_trials
-from tune_cifar.results import Metric, TrialRecord, count_by_status
+from tune_cifar.results import TrialRecord, count_by_status
 from tune_cifar.settings import SearchSettings
+from tune_cifar.sweep.schema import Metric
 from tune_cifar.trial.batches import DeviceImages
 from tune_cifar.trial.checkpoint import load_weights
 from tune_cifar.trial.config import TrialConfig

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from tune_cifar.results import Metric, TrialRecord, count_by_status, flatten
+from tune_cifar.results import TrialRecord, count_by_status, flatten
+from tune_cifar.sweep.schema import Metric
 
 SUMMARY_FILE = "summary.json"
 TRIALS_FILE = "trials.csv"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ EPOCH_COLUMNS = (
 
 
 class SearchLog(tune.Callback):  # type: ignore[misc]
-    """Fills `trials` with one record a trial; Tune keeps them in its snapshots, so a resumed search has them all."""
+    """Fills `trials` with one record a trial; Tune keeps them in its snapshots, so a resumed search has them all.
 
-    def __init__(self) -> None:
+    Whoever stops a trial says why in `stop_reasons`.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self.metric = metric
+        self.stop_reasons: dict[str, str] = {}
         self.trials: dict[str, TrialRecord] = {}
 
     def record_of(self, trial: Trial) -> TrialRecord:
@@ -42,13 +48,19 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
     ) -> None:
         """An epoch is done."""
         record = self.record_of(trial)
-        record.add_epoch({name: result[name] for name in EPOCH_COLUMNS if name in result})
+        row = {name: result[name] for name in EPOCH_COLUMNS if name in result}
+        record.add_epoch({**row, "logged": logged_values(result, self.metric)})
         record.message = result.get("message", "")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """A trial ended by itself."""
-        diverged = (trial.last_result or {}).get("status") == "diverged"
-        self.record_of(trial).status = "diverged" if diverged else "finished"
+        """A trial ended by itself or was stopped."""
+        record = self.record_of(trial)
+        status = (trial.last_result or {}).get("status")
+        if status in ("finished", "diverged"):
+            record.status = status
+        else:
+            record.status = "stopped"
+            record.message = self.stop_reasons.get(trial.trial_id, "stopped early")
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial failed for good."""
@@ -66,6 +78,12 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
         for record in self.trials.values():
             if record.status == "running":
                 record.status = "waiting"
+
+
+def logged_values(result: dict[str, Any], metric: str) -> list[float]:
+    """The values of `metric` that an epoch logged: one an epoch, but of train_loss one each 50 batches."""
+    values = [row[2] for row in result["train_log"]] if metric == "train_loss" else [result.get(metric, math.nan)]
+    return [float(value) for value in values if math.isfinite(value)]
 
 
 def _last_line(trial: Trial) -> str:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import optuna
+from optuna.trial import TrialState, create_trial
+from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
-from tune_cifar.results import Metric
-from tune_cifar.sweep.searcher import SearchPlan
+from tune_cifar.sweep.schema import Metric
+from tune_cifar.sweep.searcher import SearchPlan, imputed_value
 from tune_cifar.sweep.space import SearchSpace
 
 
@@ -17,8 +18,8 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
     """Asks Optuna on the model's scale and hands Tune the sweep file's values.
 
     Unlike the plain OptunaSearch it tells Optuna the best value of a trial's history, as W&B's engine
-    does, instead of the last; a diverged trial is told as the worst value seen; and whatever ends
-    without a usable value is closed as failed, where a NaN would stay pending for ever.
+    does, instead of the last; a failed or diverged trial gets the value of the file's `impute`, the worst
+    one seen unless it says otherwise; and no trial stays pending, as one that ends with a NaN would.
     """
 
     def __init__(self, space: SearchSpace, plan: SearchPlan, metric: Metric) -> None:
@@ -32,7 +33,7 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
         self._sweep_space = space
         self._sweep_metric = metric
         self._values: dict[str, dict[int, float]] = {}
-        self._untold_diverged: list[str] = []
+        self._to_impute: list[str] = []
         if not self._space:  # A sweep of constants only: the base class sets nothing up for an empty space.
             self._setup_study(self._mode)
 
@@ -40,8 +41,11 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
         """The sweep file has fixed space and metric; Tune may not set others."""
         return False
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The next config, in the sweep file's values."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | str:
+        """The next config, in the sweep file's values; FINISHED once a trial has reached the metric's target."""
+        seen = (value for values in self._values.values() for value in values.values())
+        if any(map(self._sweep_metric.reached, seen)):
+            return str(Searcher.FINISHED)
         if trial_id not in self._ot_trials:
             self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._space)
         return self._sweep_space.decode(self._ot_trials[trial_id].params)
@@ -53,26 +57,32 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
             self._values.setdefault(trial_id, {})[result["epoch"]] = value
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """Close the trial in Optuna's study with its best value, the worst of all, or as failed."""
+        """Close the trial in Optuna's study: with its best value, or as failed."""
         if trial_id in self._completed_trials or trial_id not in self._ot_trials:
             return
         if result:
             self.on_trial_result(trial_id, result)
         self._completed_trials.add(trial_id)
         values = self._values.get(trial_id, {}).values()
-        if not error and result and result.get("status") == "diverged":
-            self._untold_diverged.append(trial_id)
-        elif not error and values:
+        if values and not error and (result or {}).get("status") != "diverged":
             self._ot_study.tell(self._ot_trials[trial_id], self._sweep_metric.best(values))
         else:
-            self._ot_study.tell(self._ot_trials[trial_id], state=optuna.trial.TrialState.FAIL)
-        self._tell_diverged()
+            self._ot_study.tell(self._ot_trials[trial_id], state=TrialState.FAIL)
+            self._to_impute.append(trial_id)
+        self._impute()
 
-    def _tell_diverged(self) -> None:
-        """Tell diverged trials as the worst value seen; until there is one they wait, as they cannot be ranked."""
-        seen = [value for values in self._values.values() for value in values.values()]
-        if not seen:
-            return
-        for trial_id in self._untold_diverged:
-            self._ot_study.tell(self._ot_trials[trial_id], self._sweep_metric.worst(seen))
-        self._untold_diverged.clear()
+    def _impute(self) -> None:
+        """Add failed and diverged trials once more with the value that the file's `impute` gives them.
+
+        Optuna's model leaves failed trials out. Until some trial has a value there is nothing to impute from.
+        """
+        for trial_id in list(self._to_impute):
+            own = list(self._values.get(trial_id, {}).values())
+            others = [list(self._values.get(other, {}).values()) for other in self._completed_trials - {trial_id}]
+            value = imputed_value(self._sweep_metric, own, others)
+            if value is None:
+                continue
+            failed = self._ot_trials[trial_id]
+            again = create_trial(params=failed.params, distributions=failed.distributions, value=value)
+            self._ot_study.add_trial(again)
+            self._to_impute.remove(trial_id)

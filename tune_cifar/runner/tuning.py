@@ -5,20 +5,24 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_cifar.errors import UserError
-from tune_cifar.results import Metric, TrialRecord, best_trial
+from tune_cifar.results import ENDED, TrialRecord, best_trial
+from tune_cifar.runner.early_stopping import HyperbandScheduler, SearchStopper, StopRequested
 from tune_cifar.runner.resources import TrialSlots
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.runner.searcher import SweepSearch
 from tune_cifar.runner.trainable import train_trial
+from tune_cifar.sweep.early_stopping import HyperbandRule
+from tune_cifar.sweep.schema import Metric, SweepConfig
 from tune_cifar.sweep.searcher import SearchPlan
 from tune_cifar.sweep.space import SearchSpace
 from tune_cifar.trial.checkpoint import WEIGHTS_FILE
@@ -41,93 +45,94 @@ class SearchOutcome:
 def run_search(
     *,
     folder: Path,
+    config: SweepConfig,
     space: SearchSpace,
     plan: SearchPlan,
-    metric: Metric,
     data: ImageDataset,
     slots: TrialSlots,
     constants: Mapping[str, Any],
     log: SearchLog,
     callbacks: list[tune.Callback],
+    stop_requested: StopRequested,
     resume: bool,
 ) -> SearchOutcome:
     """Run all trials of `plan` and keep Tune's state in `folder`; Ctrl-C ends it early, with what finished kept.
 
-    `constants` join every trial's config; `log` is filled with the trials. With `resume`, Tune takes up
-    its state and only what is left is run.
+    `constants` join every trial's config; `log` is filled with the trials; `stop_requested` says after an epoch
+    whether a trial was told to stop. With `resume`, Tune takes up its state and only what is left is run.
     """
     # What Tune and Optuna print of their own is either in the terminal's table or of no use to a reader:
     # Tune's new output prints boxes even when told to be silent, and an interrupted search is to it an error.
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    metric = config.metric
     trainable = tune.with_resources(
         tune.with_parameters(train_trial, data=_without_test(data), metric=metric.name, cpu_threads=slots.cpu_threads),
         {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
     )
-    all_callbacks = [log, *callbacks]
+    tune_config = tune.TuneConfig(
+        search_alg=SweepSearch(space, plan, metric),
+        scheduler=_scheduler(config, log),
+        num_samples=plan.num_trials,
+        # More than there are slots would make Tune ask for configs before it has the results to choose them by.
+        max_concurrent_trials=slots.trials_at_once,
+        reuse_actors=True,
+        trial_name_creator=_trial_name,
+        trial_dirname_creator=_trial_name,
+    )
+    run_config = tune.RunConfig(
+        name=TUNE_FOLDER,
+        storage_path=str(folder.resolve()),
+        callbacks=[log, *callbacks],
+        stop=SearchStopper(metric, log, stop_requested),
+        verbose=0,
+        # The best epoch and the last one. With a number to keep, Tune also writes its own state after
+        # each checkpoint, so that a killed search loses no epoch.
+        checkpoint_config=tune.CheckpointConfig(
+            num_to_keep=1,
+            checkpoint_score_attribute=metric.name,
+            checkpoint_score_order="min" if metric.goal == "minimize" else "max",
+        ),
+    )
     if resume:
-        tuner = _restore(folder, trainable, all_callbacks)
+        tuner = _restore(folder, trainable, tune_config, run_config)
     else:
-        tuner = _new_tuner(folder, trainable, space, plan, metric, slots, constants, all_callbacks)
+        tuner = tune.Tuner(trainable, param_space=dict(constants), tune_config=tune_config, run_config=run_config)
     grid = tuner.fit()
     trials = tuple(sorted(log.trials.values(), key=lambda trial: trial.number))
     best = best_trial(trials, metric)
-    ended = sum(trial.status in ("finished", "diverged", "failed") for trial in trials)
+    all_ended = sum(trial.status in ENDED for trial in trials) >= plan.num_trials
     return SearchOutcome(
         trials=trials,
         best=best,
         best_weights=_weights_of(best, metric, grid) if best else None,
-        interrupted=ended < plan.num_trials,
+        interrupted=not all_ended and not _target_ended_it(trials, metric),
     )
 
 
-def _new_tuner(
-    folder: Path,
-    trainable: Any,
-    space: SearchSpace,
-    plan: SearchPlan,
-    metric: Metric,
-    slots: TrialSlots,
-    constants: Mapping[str, Any],
-    callbacks: list[tune.Callback],
-) -> tune.Tuner:
-    return tune.Tuner(
-        trainable,
-        param_space=dict(constants),
-        tune_config=tune.TuneConfig(
-            search_alg=SweepSearch(space, plan, metric),
-            num_samples=plan.num_trials,
-            # More than there are slots would make Tune ask for configs before it has the results to choose them by.
-            max_concurrent_trials=slots.trials_at_once,
-            reuse_actors=True,
-            trial_name_creator=_trial_name,
-            trial_dirname_creator=_trial_name,
-        ),
-        run_config=tune.RunConfig(
-            name=TUNE_FOLDER,
-            storage_path=str(folder.resolve()),
-            callbacks=callbacks,
-            verbose=0,
-            # The best epoch and the last one. With a number to keep, Tune also writes its own state after
-            # each checkpoint, so that a killed search loses no epoch.
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=1,
-                checkpoint_score_attribute=metric.name,
-                checkpoint_score_order="min" if metric.goal == "minimize" else "max",
-            ),
-        ),
-    )
+def _scheduler(config: SweepConfig, log: SearchLog) -> TrialScheduler:
+    if config.early_terminate is None:
+        return FIFOScheduler()
+    return HyperbandScheduler(HyperbandRule(config.early_terminate, config.metric.goal), config.metric, log)
 
 
-def _restore(folder: Path, trainable: Any, callbacks: list[tune.Callback]) -> tune.Tuner:
+def _target_ended_it(trials: Sequence[TrialRecord], metric: Metric) -> bool:
+    reached = any(metric.reached(value) for trial in trials for value in trial.logged_values)
+    return reached and all(trial.status in ENDED for trial in trials)
+
+
+def _restore(folder: Path, trainable: Any, tune_config: tune.TuneConfig, run_config: tune.RunConfig) -> tune.Tuner:
     path = str(folder.resolve() / TUNE_FOLDER)
     if not tune.Tuner.can_restore(path):
         raise UserError(f"{folder} holds no state to resume from. Start the search again under another --name.")
     tuner = tune.Tuner.restore(path, trainable=trainable)
-    # Tune would go on with the callbacks it pickled; the new ones belong to this process (its terminal,
-    # its W&B mode) and get the old ones' state through `set_state`.
-    tuner._local_tuner._run_config.callbacks = callbacks
+    # Tune would go on with the objects it pickled at the first start. Those of this process (its terminal, its
+    # W&B mode, one log for all of them) take their place; the log and the W&B callback get their state through
+    # `set_state`, the searcher its own from the files that Tune saved.
+    tuner._local_tuner._run_config.callbacks = run_config.callbacks
+    tuner._local_tuner._run_config.stop = run_config.stop
+    tuner._local_tuner._tune_config.scheduler = tune_config.scheduler
     return tuner
 
 

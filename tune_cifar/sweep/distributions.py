@@ -1,7 +1,7 @@
 """The distributions of a sweep file as inverse distribution functions, the one form that every method shares.
 
 The formulas are those of https://docs.wandb.ai/models/sweeps/sweep-config-keys, in the arithmetic of W&B's
-engine (https://pypi.org/project/sweeps/). All are immutable and give plain Python values.
+engine (https://github.com/wandb/sweeps). All are immutable and give plain Python values.
 """
 
 # ruff: noqa: D102 - `Distribution` describes each method once, for all of them
@@ -11,15 +11,16 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import sys
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from scipy import special
 
+from tune_cifar.sweep.values import comparable, is_number
+
 # An unbounded distribution is cut where a double can still tell the quantile from 0 and 1 (about 8 sigma).
 SMALLEST_QUANTILE = 2.0**-53
-# What a search treats as the practical range of an unbounded distribution: 998 of 1000 draws (3.1 sigma).
+# What a search takes for the range of a distribution that fades out at its ends: 998 of 1000 draws (3.1 sigma).
 PRACTICAL_QUANTILES = (0.001, 0.999)
 
 
@@ -48,15 +49,6 @@ class Distribution(Protocol):
         """The distribution in words."""
 
 
-class Continuous(Distribution, Protocol):
-    """A distribution of numbers, which `Quantized` can round."""
-
-    @property
-    def bounded(self) -> bool: ...
-
-    def from_quantile(self, quantile: float) -> float: ...
-
-
 @dataclass(frozen=True)
 class Constant:
     """The same value in every trial."""
@@ -68,7 +60,7 @@ class Constant:
         return copy.deepcopy(self.value)
 
     def contains(self, value: Any) -> bool:
-        return same_value(value, self.value)
+        return comparable(value) == comparable(self.value)
 
     def describe(self) -> Description:
         return Description(self.kind, str(self.value), "")
@@ -96,7 +88,8 @@ class Categorical:
 
     def contains(self, value: Any) -> bool:
         weights = self.probabilities or (1.0,) * len(self.values)
-        return any(weight > 0 and same_value(value, own) for own, weight in zip(self.values, weights, strict=True))
+        possible = [own for own, weight in zip(self.values, weights, strict=True) if weight > 0]
+        return comparable(value) in map(comparable, possible)
 
     def describe(self) -> Description:
         values = [str(value) for value in self.values]
@@ -220,6 +213,9 @@ class Beta:
         return Description(self.kind, f"0 to 1, a {self.a:g}, b {self.b:g}", "linear")
 
 
+Continuous = Uniform | LogUniform | Normal | LogNormal | Beta
+
+
 @dataclass(frozen=True)
 class Quantized:
     """`base` rounded to a multiple of `q`: round(X/q)*q, halves to even; whole numbers where `q` is an int.
@@ -249,26 +245,10 @@ class Quantized:
 
 
 def practical_range(distribution: Distribution) -> tuple[Any, Any]:
-    """The lowest and highest value; for an unbounded distribution, those that 1 draw in 1000 goes beyond."""
+    """The lowest and highest value; of normal, log_normal and beta, those that 1 draw in 1000 goes beyond."""
     base = distribution.base if isinstance(distribution, Quantized) else distribution
-    low, high = PRACTICAL_QUANTILES if isinstance(base, Normal | LogNormal) else (0.0, 1.0)
+    low, high = PRACTICAL_QUANTILES if isinstance(base, Normal | LogNormal | Beta) else (0.0, 1.0)
     return distribution.from_quantile(low), distribution.from_quantile(high)
-
-
-def is_number(value: Any) -> bool:
-    """Whether `value` is a number that a double can hold; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def same_value(one: Any, other: Any) -> bool:
-    """Equality of JSON values: 1 and 1.0 are the same, 1 and true are not."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same_value(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(same_value(a, b) for a, b in zip(one, other, strict=True))
-    return bool(one == other)
 
 
 def _clip(value: float, low: float, high: float) -> float:

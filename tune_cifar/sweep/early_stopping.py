@@ -2,7 +2,7 @@
 
 At a few points of training, the bands, a trial goes on only if it is among the best 1/eta of the trials that
 reached the band so far. This is the stopping half of Hyperband (https://arxiv.org/abs/1603.06560) in the form of
-W&B's engine (https://pypi.org/project/sweeps/, hyperband_stopping.py), which counts logged values of the metric.
+W&B's engine (https://github.com/wandb/sweeps, hyperband_stopping.py), which counts logged values of the metric.
 """
 
 from __future__ import annotations

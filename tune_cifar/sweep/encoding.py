@@ -21,16 +21,15 @@ from optuna.distributions import (
 
 from tune_cifar.sweep.distributions import (
     PRACTICAL_QUANTILES,
-    Beta,
     Categorical,
     Distribution,
     IntUniform,
     LogUniform,
     Quantized,
     Uniform,
-    is_number,
     practical_range,
 )
+from tune_cifar.sweep.values import is_number
 
 # Optuna's GP sampler lists every value of an integer parameter, so a wider one is searched as a real number.
 MOST_INTEGERS = 10_000
@@ -152,10 +151,8 @@ def encode_for_model(distribution: Distribution) -> Encoding:
             lowest, highest = (round(value / step) for value in practical_range(distribution))
             if highest - lowest < MOST_INTEGERS:
                 return MultipleEncoding(distribution, lowest, highest, step)
-    # A model searches its corners, and the corners of an unbounded distribution are no sensible values.
-    base = distribution.base if isinstance(distribution, Quantized) else distribution
-    low, high = (0.0, 1.0) if isinstance(base, Beta) else PRACTICAL_QUANTILES
-    return QuantileEncoding(distribution, low, high)
+    # A model searches its corners, and the ends of a distribution that fades out are no sensible values.
+    return QuantileEncoding(distribution, *PRACTICAL_QUANTILES)
 
 
 def _choice(distribution: Categorical) -> ChoiceEncoding:

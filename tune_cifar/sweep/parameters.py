@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from tune_cifar.sweep import distributions as dist
 from tune_cifar.sweep.distributions import Distribution
+from tune_cifar.sweep.kinds import KINDS
 from tune_cifar.sweep.problems import LARGEST_INTEGER, LARGEST_NUMBER, FileCheck, did_you_mean
 from tune_cifar.sweep.source import Location, show
+from tune_cifar.sweep.values import comparable
 
 # exp() of these is the range of numbers that a file may have.
 LARGEST_EXPONENT = 690.0
@@ -34,47 +37,6 @@ class Parameter:
     def name(self) -> str:
         """The name that the trial knows; groups only order a file."""
         return self.path[-1]
-
-
-@dataclass(frozen=True)
-class Kind:
-    """The rules of one distribution: its keys, and how its value comes from U, uniform on [0, 1]."""
-
-    formula: str
-    required: tuple[str, ...] = ()
-    defaults: tuple[tuple[str, float], ...] = ()
-
-    @property
-    def keys(self) -> tuple[str, ...]:
-        """Every key that goes with it, `distribution` aside."""
-        return (*self.required, *(name for name, _ in self.defaults))
-
-
-_BOUNDS = ("min", "max")
-_NORMAL = (("mu", 0.0), ("sigma", 1.0))
-_BETA = (("a", 1.0), ("b", 1.0))
-_STEP = ("q", 1.0)
-
-KINDS: dict[str, Kind] = {
-    "constant": Kind("value", ("value",)),
-    "categorical": Kind("one of values, each as probable", ("values",)),
-    "categorical_w_probabilities": Kind("one of values, by probabilities", ("values", "probabilities")),
-    "int_uniform": Kind("min + floor(U * (max - min + 1))", _BOUNDS),
-    "uniform": Kind("min + U * (max - min)", _BOUNDS),
-    "log_uniform": Kind("exp(min + U * (max - min))", _BOUNDS),
-    "log_uniform_values": Kind("min * (max / min)^U", _BOUNDS),
-    "inv_log_uniform": Kind("exp(-(max - U * (max - min)))", _BOUNDS),
-    "inv_log_uniform_values": Kind("min * (max / min)^U", _BOUNDS),
-    "normal": Kind("mu + sigma * Phi^-1(U)", (), _NORMAL),
-    "log_normal": Kind("exp(mu + sigma * Phi^-1(U))", (), _NORMAL),
-    "beta": Kind("I^-1(U; a, b), from 0 to 1", (), _BETA),
-    "q_uniform": Kind("round(uniform / q) * q", _BOUNDS, (_STEP,)),
-    "q_log_uniform": Kind("round(log_uniform / q) * q", _BOUNDS, (_STEP,)),
-    "q_log_uniform_values": Kind("round(log_uniform_values / q) * q", _BOUNDS, (_STEP,)),
-    "q_normal": Kind("round(normal / q) * q", (), (*_NORMAL, _STEP)),
-    "q_log_normal": Kind("round(log_normal / q) * q", (), (*_NORMAL, _STEP)),
-    "q_beta": Kind("round(beta / q) * q", (), (*_BETA, _STEP)),
-}
 
 
 def read_parameters(section: Any, location: Location, check: FileCheck) -> Iterator[tuple[Location, Parameter]]:
@@ -144,7 +106,7 @@ def _kind_of(spec: dict[str, Any], place: Location, check: FileCheck) -> str | N
             check.problem(place, f"{key} needs a named distribution. Add, for example, `distribution: {example}`.")
             return None
     if "min" in spec or "max" in spec:
-        whole = all(isinstance(spec.get(bound), int) for bound in _BOUNDS)
+        whole = all(isinstance(spec.get(bound), int) for bound in ("min", "max"))
         return "int_uniform" if whole else "uniform"
     unknown = next((hint for hint in (did_you_mean(key, _ALL_KEYS) for key in spec) if hint), "")
     got = f", got {', '.join(spec)}" if spec else ""
@@ -170,9 +132,10 @@ def _read_choice(kind: str, spec: dict[str, Any], place: Location, check: FileCh
     if not isinstance(values, list) or not values:
         check.problem((*place, "values"), f"must be a list of at least one value, got {show(values)}.")
         return None
-    repeated = [value for index, value in enumerate(values) if any(dist.same_value(value, v) for v in values[:index])]
-    if repeated:
-        check.warn((*place, "values"), f"{show(repeated[0])} is listed more than once.")
+    repeated = next((value for value, count in Counter(map(comparable, values)).items() if count > 1), None)
+    if repeated is not None:
+        first = next(value for value in values if comparable(value) == repeated)
+        check.warn((*place, "values"), f"{show(first)} is listed more than once.")
     if kind == "categorical":
         return dist.Categorical(tuple(values))
     weights = spec["probabilities"]
@@ -218,7 +181,7 @@ def _read_numeric(kind: str, fields: dict[str, float], place: Location, check: F
             base = dist.Beta(fields["a"], fields["b"], kind)
     if "q" not in fields:
         return base
-    largest = max(abs(base.from_quantile(0.0)), abs(base.from_quantile(1.0)))
+    largest = max(abs(value) for value in dist.practical_range(base))
     if largest / fields["q"] > LARGEST_INTEGER:
         check.problem((*place, "q"), f"is too small for values up to {largest:g}, got {fields['q']:g}.")
         return None
@@ -233,7 +196,7 @@ def _broken_rule(kind: str, fields: dict[str, float]) -> tuple[str, str] | None:
     if kind.endswith("log_uniform_values") and fields["min"] < 1 / LARGEST_NUMBER:
         return "min", f"must be above 0 for {kind}, got {fields['min']}."
     if kind.endswith("log_uniform"):
-        for key in _BOUNDS:
+        for key in ("min", "max"):
             if abs(fields[key]) > LARGEST_EXPONENT:
                 limit = LARGEST_EXPONENT
                 return (

@@ -7,11 +7,13 @@ from difflib import get_close_matches
 from typing import Any
 
 from tune_cifar.errors import UserError
-from tune_cifar.sweep.distributions import is_number
 from tune_cifar.sweep.source import Location, Problem, SourceFile, dotted, show
+from tune_cifar.sweep.values import is_number
 
 # Beyond these, differences and products of two bounds no longer fit a double.
 LARGEST_NUMBER = 1e300
+# Enough to mend a file; a file with more is broken as a whole.
+MOST_SHOWN = 50
 # Beyond this, a double no longer holds every whole number.
 LARGEST_INTEGER = 2**53
 
@@ -25,11 +27,13 @@ class FileCheck:
     def __init__(self, source: SourceFile) -> None:
         self.source = source
         self.problems: list[Problem] = list(source.problems)
+        self.places = {problem.location for problem in source.problems}
         self.warnings: list[str] = []
 
     def problem(self, location: Location, text: str) -> None:
         """Note that `location` breaks a rule; the first problem of a place is the one shown."""
-        if all(known.location != location or not location for known in self.problems):
+        if location not in self.places or not location:
+            self.places.add(location)
             self.problems.append(Problem(location, self.source.line(location), text))
 
     def warn(self, location: Location, text: str) -> None:
@@ -45,7 +49,8 @@ class FileCheck:
             name = f"{dotted(problem.location)}: " if problem.location else ""
             lines.append(f"{self.source.path}:{problem.line}: {name}{problem.text}")
         heading = [f"{self.source.path} has {len(lines)} problems:"] if len(lines) > 1 else []
-        raise UserError("\n".join(heading + lines))
+        rest = [f"… and {len(lines) - MOST_SHOWN} more."] if len(lines) > MOST_SHOWN else []
+        raise UserError("\n".join(heading + lines[:MOST_SHOWN] + rest))
 
     def known_keys(self, section: dict[str, Any], known: Iterable[str], location: Location) -> None:
         """Refuse the keys of `section` that are not among `known`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,12 +19,24 @@ DEFAULT_METRIC = "val_loss"
 
 @dataclass(frozen=True)
 class Metric:
-    """What the search optimizes; `impute` is the value that counts for a failed run."""
+    """What the search optimizes; at `target` the search is over, `impute` is the value that counts for a failed run."""
 
     name: str = DEFAULT_METRIC
     goal: Goal = "minimize"
     target: float | None = None
     impute: Impute = "worst"
+
+    def better(self, value: float, than: float) -> bool:
+        """Whether `value` is strictly better."""
+        return value < than if self.goal == "minimize" else value > than
+
+    def best(self, values: Iterable[float]) -> float:
+        """The best of at least one value."""
+        return min(values) if self.goal == "minimize" else max(values)
+
+    def reached(self, value: float) -> bool:
+        """Whether `value` is the target or better."""
+        return self.target is not None and not self.better(self.target, than=value)
 
 
 @dataclass(frozen=True)

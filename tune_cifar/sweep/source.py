@@ -16,7 +16,7 @@ Location = tuple[str | int, ...]
 
 # A sweep file has a few dozen values. The limits keep a hostile or mistaken file (an alias bomb, a
 # checkpoint given by accident) from filling the memory; they are far above any real file.
-MAX_BYTES = 1_000_000
+MAX_BYTES = 300_000
 MAX_DEPTH = 40
 MAX_VALUES = 100_000
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
@@ -21,11 +21,11 @@ from tune_cifar.sweep.distributions import (
     IntUniform,
     Quantized,
     Uniform,
-    same_value,
 )
 from tune_cifar.sweep.encoding import ChoiceEncoding, Encoding, QuantileEncoding, encode_for_model
 from tune_cifar.sweep.parameters import Parameter
 from tune_cifar.sweep.schema import Method, SweepConfig
+from tune_cifar.sweep.values import comparable
 
 # A grid lists the values of each parameter; more than these is a file that was meant for another method.
 MOST_GRID_VALUES = 10_000
@@ -45,8 +45,8 @@ class Row:
 class SearchSpace:
     """The parameters of a sweep, encoded for its method.
 
-    Encoded points are dicts from a parameter's key ("optimizer/lr") to what `distributions` draws for it.
-    Constants are not encoded; `decode` adds them.
+    `distributions` are what an Optuna sampler draws from, by parameter key ("optimizer/lr"), in the file's order.
+    Encoded points are dicts from those keys to what was drawn. Constants are not encoded; `decode` adds them.
     """
 
     def __init__(self, config: SweepConfig) -> None:
@@ -56,11 +56,9 @@ class SearchSpace:
             for parameter in config.parameters
             if not isinstance(parameter.distribution, Constant)
         }
-
-    @property
-    def distributions(self) -> dict[str, BaseDistribution]:
-        """What an Optuna sampler draws, by parameter key, in the file's order."""
-        return {key: encoding.searched for key, encoding in self.encodings.items()}
+        self.distributions: dict[str, BaseDistribution] = {
+            key: encoding.searched for key, encoding in self.encodings.items()
+        }
 
     def decode(self, encoded: Mapping[str, Any]) -> dict[str, Any]:
         """The trial's parameters for an encoded point: nested as in the file, constants included."""
@@ -129,7 +127,10 @@ def grid_values(distribution: Distribution) -> tuple[Any, ...]:
     """
     match distribution:
         case Categorical(values, None):
-            return tuple(v for i, v in enumerate(values) if not any(same_value(v, known) for known in values[:i]))
+            different: dict[Hashable, Any] = {}
+            for value in values:
+                different.setdefault(comparable(value), value)
+            return tuple(different.values())
         case IntUniform(low, high):
             num_values = high - low + 1
         case Quantized(Uniform(low, high), step):

@@ -20,7 +20,7 @@ ParameterCheck = Callable[[str, Any], str | None]
 
 # Ordinary draws, spread by the golden ratio: they find a whole-number parameter drawn from real numbers.
 _INNER_QUANTILES = tuple(step * 0.618034 % 1 for step in range(1, 9))
-# Of an unbounded distribution, what 1 draw in 20 goes beyond is a problem, what 1 in 1000 does is a warning.
+# Of a distribution that fades out, what 1 draw in 20 goes beyond is a problem, what 1 in 1000 does is a warning.
 _COMMON_TAIL = 0.05
 
 
@@ -81,10 +81,10 @@ def _check_numeric(place: Location, parameter: Parameter, check_parameter: Param
     kind = distribution.kind
     lowest, highest = practical_range(distribution)
     ends: list[tuple[Location, Any]] = [((*place, "min"), lowest), ((*place, "max"), highest)]
-    unbounded = kind.removeprefix("q_") in ("normal", "log_normal")
-    if unbounded:
+    fading = kind.removeprefix("q_") in ("normal", "log_normal", "beta")
+    if fading:
         ends = [(place, _draw(distribution, quantile)) for quantile in (_COMMON_TAIL, 1 - _COMMON_TAIL)]
-    elif kind in ("beta", "q_beta", "inv_log_uniform"):  # whose ends are not what min and max say
+    elif kind == "inv_log_uniform":  # its max gives the lowest value
         ends = [(place, lowest), (place, highest)]
     probes = [*ends, *((place, _draw(distribution, quantile)) for quantile in _INNER_QUANTILES)]
     broken = [(where, rule) for where, value in probes if (rule := check_parameter(parameter.name, value))]
@@ -93,11 +93,11 @@ def _check_numeric(place: Location, parameter: Parameter, check_parameter: Param
     elif broken:
         for where, rule in [entry for entry in broken if entry[0] != place] or broken[:1]:
             check.problem(where, f"{rule} ({kind} draws from {lowest:g} to {highest:g}).")
-    elif unbounded:
+    elif fading:
         tails = (_draw(distribution, quantile) for quantile in PRACTICAL_QUANTILES)
         rare = next((rule for value in tails if (rule := check_parameter(parameter.name, value))), None)
         if rare:
-            check.warn(place, f"a trial that draws such a value fails: {rare}. A bounded distribution avoids it.")
+            check.warn(place, f"a trial that draws such a value fails: {rare}. A range avoids it.")
 
 
 def _draw(distribution: Distribution, quantile: float) -> Any:

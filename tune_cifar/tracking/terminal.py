@@ -11,11 +11,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_cifar.results import Metric, TrialRecord, best_trial, count_by_status, flatten, leaf
+from tune_cifar.results import ENDED, TrialRecord, best_trial, count_by_status, flatten, leaf
 from tune_cifar.runner.search_log import SearchLog
+from tune_cifar.sweep.schema import Metric
 from tune_cifar.trial.config import TrialConfig
 
-STYLES = {"finished": "green", "running": "cyan", "diverged": "yellow", "failed": "red", "waiting": "dim"}
+STYLES = {
+    "finished": "green",
+    "stopped": "green",
+    "running": "cyan",
+    "diverged": "yellow",
+    "failed": "red",
+    "waiting": "dim",
+}
 
 
 class TerminalProgress(tune.Callback):  # type: ignore[misc]
@@ -98,7 +106,7 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
     def seconds_left(self) -> float | None:
         """Time left if the other trials take as long as those seen so far, or None before anything is known."""
         records = list(self.log.trials.values())
-        ended = [trial for trial in records if trial.status in ("finished", "failed", "diverged") and trial.epochs]
+        ended = [trial for trial in records if trial.status in ENDED and trial.epochs]
         running = [trial for trial in records if trial.status == "running"]
         if ended:
             trial_seconds = sum(trial.training_seconds for trial in ended) / len(ended)

@@ -1,0 +1,24 @@
+"""Compares JSON values with their types, which Python does not: to it, true is 1."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Hashable
+from typing import Any
+
+
+def is_number(value: Any) -> bool:
+    """Whether `value` is a number that a double can hold; true and false are none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def comparable(value: Any) -> Hashable:
+    """A key that is equal for equal JSON values: 1 and 1.0 are the same, 1 and true are not."""
+    if isinstance(value, bool):
+        return ("boolean", value)
+    if isinstance(value, dict):
+        return ("mapping", frozenset((key, comparable(inner)) for key, inner in value.items()))
+    if isinstance(value, list):
+        return ("list", *(comparable(inner) for inner in value))
+    scalar: Hashable = value
+    return scalar
