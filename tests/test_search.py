@@ -13,11 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 import torchvision
 
 from tests.commands import REPOSITORY, command_line, environment, run, run_here
+from tests.tracking.wandb_helpers import read_run
 from tune_cifar import search
 
 SWEEP = """
@@ -141,6 +143,27 @@ def _rows_of_trial(results: Path, trial_id: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def test_each_trial_is_one_complete_wandb_run(finished: tuple[Path, str]) -> None:
+    results, _ = finished
+    runs = {path.stem.removeprefix("run-"): read_run(path) for path in results.glob("wandb/*/run-*.wandb")}
+    assert len(runs) == 3
+    for trial in _trials(results):
+        run = next(run for run_id, run in runs.items() if trial["id"] in run_id)
+        assert run.exit_code == 0
+        assert run.config["lr"] == float(trial["lr"])
+        logged = [row["val_loss"] for _, row in sorted(run.rows.items()) if "val_loss" in row]
+        epochs = _rows_of_trial(results, trial["id"])
+        assert logged == [epoch["val_loss"] for epoch in epochs]
+        names = {name for row in run.rows.values() for name in row}
+        assert {
+            "train_loss",
+            "epoch",
+            "val_accuracy",
+            "epoch_runtime (seconds)",
+            "avg epoch runtime (seconds)",
+        } <= names
+
+
 def test_a_name_is_used_once(finished: tuple[Path, str]) -> None:
     folder = finished[0].parent.parent
     done = run("search", folder / "sweep.yaml", *SMALL, "--name", "small", folder=folder)
@@ -228,7 +251,7 @@ def test_a_search_that_is_ended_goes_on_to_the_same_results(
     results = tmp_path / "results" / "cut"
     if signal_number != signal.SIGKILL:
         assert process.returncode == 130, errors + output
-        assert "go on with: python -m tune_cifar.search --resume --name cut" in output
+        assert "go on with: python -m tune_cifar.search --resume --results results --name cut" in output
         assert _summary(results)["complete"] is False
         assert _trials(results)[0]["status"] == "finished"
     assert "Traceback" not in errors
@@ -236,6 +259,30 @@ def test_a_search_that_is_ended_goes_on_to_the_same_results(
     assert done.returncode == 0, done.stderr + done.stdout
     assert _summary(results)["complete"] is True
     assert _without_times_and_ids(_trials(results)) == _without_times_and_ids(undisturbed)
+
+
+def _worker_of(process: subprocess.Popen[str]) -> psutil.Process:
+    """The one process that trains for a search: Ray's actor among its descendants."""
+    (worker,) = (
+        child
+        for child in psutil.Process(process.pid).children(recursive=True)
+        if any("ImplicitFunc" in part for part in child.cmdline())
+    )
+    return worker
+
+
+def test_a_trial_whose_process_dies_is_failed_and_the_search_goes_on(start_long_search: Any, tmp_path: Path) -> None:
+    process = start_long_search("hit")
+    _worker_of(process).kill()
+    output, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors + output
+    results = tmp_path / "results" / "hit"
+    trials = _trials(results)
+    assert [trial["status"] for trial in trials] == ["finished", "failed", "finished", "finished"]
+    assert trials[1]["message"]
+    assert f"failed   trial 2: {trials[1]['message']}" in output
+    runs = {trial["id"]: read_run(next(results.glob(f"wandb/*/run-*{trial['id']}*.wandb"))) for trial in trials}
+    assert [runs[trial["id"]].exit_code for trial in trials] == [0, 1, 0, 0]
 
 
 def test_trials_that_diverge_are_told_apart_and_cannot_win(tmp_path: Path) -> None:
@@ -247,6 +294,32 @@ def test_trials_that_diverge_are_told_apart_and_cannot_win(tmp_path: Path) -> No
     assert (good["status"], bad["status"]) == ("finished", "diverged")
     assert bad["message"].startswith("diverged: train_loss is nan at epoch")
     assert bad["best_val_loss"] == ""
+
+
+def test_hyperband_stops_the_worse_trial_and_says_why(tmp_path: Path) -> None:
+    text = "method: grid\nmetric: {name: val_loss}\nearly_terminate: {type: hyperband, min_iter: 1}\n"
+    text += "parameters: {lr: {values: [0.0005, 1.0]}, epochs: {value: 2}}\n"
+    flags = (*SMALL, "--name", "short", "--wandb", "disabled", "--trials-at-once", "1")
+    done = run("search", _write_sweep(tmp_path, text), *flags, folder=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    first, second = _trials(tmp_path / "results" / "short")
+    assert (first["status"], first["epochs"], second["status"], second["epochs"]) == ("finished", "2", "stopped", "1")
+    assert second["message"].startswith("stopped at band 1: val_loss")
+    assert second["message"] in done.stdout
+    assert _summary(tmp_path / "results" / "short")["trials"] == {"finished": 1, "stopped": 1}
+
+
+def test_the_search_ends_at_the_target(tmp_path: Path) -> None:
+    text = "method: random\nmetric: {name: val_accuracy, goal: maximize, target: 0.01}\n"
+    text += "parameters: {lr: {min: 0.001, max: 0.002}, epochs: {value: 2}}\nrun_cap: 5\n"
+    flags = (*SMALL, "--name", "enough", "--wandb", "disabled", "--trials-at-once", "1")
+    done = run("search", _write_sweep(tmp_path, text), *flags, folder=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (trial,) = _trials(tmp_path / "results" / "enough")
+    assert (trial["status"], trial["epochs"], trial["message"]) == ("stopped", "1", "reached the target 0.01")
+    summary = _summary(tmp_path / "results" / "enough")
+    assert summary["complete"] is True
+    assert summary["best"]["epoch"] == 1
 
 
 def test_a_search_in_which_nothing_finishes_exits_with_1(tmp_path: Path) -> None:
@@ -275,7 +348,6 @@ def test_a_search_in_which_nothing_finishes_exits_with_1(tmp_path: Path) -> None
         (SWEEP, ["sweep.yaml", "--data", "digits", "--count", "-1"], "--count"),
         (SWEEP, ["sweep.yaml", "--data", "digits", "--name", "../up"], "--name '../up' must be at most"),
         (SWEEP, ["sweep.yaml", "--data", "digits", "--wandb", "online"], "there is no W&B key"),
-        (SWEEP, ["sweep.yaml", "--data", "digits", "--results", "sweep.yaml"], "Not a directory. Choose a folder"),
         (SWEEP, ["sweep.yaml", "--dry-run", "--cpus-per-trial", "1000"], "No machine can hold a trial"),
         (SWEEP, ["--resume"], "There is no search in results to resume"),
         (SWEEP, ["--resume", "--name", "unknown"], "is not the folder of a search"),

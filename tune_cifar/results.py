@@ -92,3 +92,8 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def leaf(config: Mapping[str, Any], name: str, default: Any) -> Any:
     """The value of parameter `name` wherever its group is in a nested config, or `default`."""
     return next((value for path, value in flatten(config).items() if path.rpartition(".")[2] == name), default)
+
+
+def show_score(value: float) -> str:
+    """A metric's value for people: four decimals, or a power of ten for what has run away."""
+    return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.3g}"

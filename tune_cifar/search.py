@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -33,6 +35,11 @@ from tune_cifar.settings import (
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
+
+if TYPE_CHECKING:
+    from tune_cifar.runner.tuning import SearchOutcome
+    from tune_cifar.tracking.wandb_mode import Mode
+    from tune_cifar.trial.data import ImageDataset
 
 DEFAULT_SWEEP = Path("configs/sweep.yaml")
 
@@ -92,26 +99,62 @@ def search(
     config: SweepConfig, settings: SearchSettings, folder: Path, wandb: str | None, *, resume: bool, console: Console
 ) -> int:
     """Run the search and write its results into `folder`; returns the exit code."""
-    # Ray, W&B and the reading of images take seconds to import: a mistake in a file or a flag is told before.
-    from tune_cifar.report.finish import print_results, write_results
-    from tune_cifar.runner.ray_session import ray_session
-    from tune_cifar.runner.resources import plan_slots
-    from tune_cifar.runner.search_log import SearchLog
-    from tune_cifar.runner.tuning import run_search
-    from tune_cifar.sweep.searcher import plan_search
-    from tune_cifar.sweep.space import SearchSpace
-    from tune_cifar.tracking.plan_view import print_plan
-    from tune_cifar.tracking.terminal import TerminalProgress
-    from tune_cifar.tracking.wandb_callback import SearchWandbCallback
-    from tune_cifar.tracking.wandb_mode import choose_mode, sync_command
+    # torch, Ray and W&B take seconds to import: what a user can get wrong is told before.
+    from tune_cifar.tracking.wandb_mode import choose_mode
     from tune_cifar.trial.data import load_dataset
 
     start_seconds = time.monotonic()
     wandb_mode, wandb_reason = choose_mode(wandb)
     data = load_dataset(settings.data, train_images=settings.train_images)
-    if not resume:
-        make_search_folder(folder)
-        save_settings(folder, settings, config.path)
+
+    from tune_cifar.report.finish import print_results, write_results
+    from tune_cifar.tracking.wandb_mode import sync_command
+
+    outcome, mode_at_end = _run_trials(
+        config, settings, folder, data, wandb_mode, wandb_reason, resume=resume, console=console
+    )
+    model = write_results(
+        folder,
+        trials=outcome.trials,
+        best=outcome.best,
+        best_weights=outcome.best_weights,
+        metric=config.metric,
+        data=data,
+        interrupted=outcome.interrupted,
+        wall_seconds=time.monotonic() - start_seconds,
+    )
+    print_results(folder, outcome.trials, model, settings, console)
+    if mode_at_end == "offline":  # from the start, or since the server could not be reached
+        console.print(f"wandb    {sync_command(folder)}", soft_wrap=True)
+    if outcome.interrupted:
+        again = f"python -m tune_cifar.search --resume --results {shlex.quote(str(folder.parent))} --name {folder.name}"
+        console.print(f"Stopped before the end. What finished is kept; go on with: {again}", soft_wrap=True)
+        return EXIT_INTERRUPTED
+    return 0 if outcome.best else EXIT_NOTHING_FINISHED
+
+
+def _run_trials(
+    config: SweepConfig,
+    settings: SearchSettings,
+    folder: Path,
+    data: ImageDataset,
+    wandb_mode: Mode,
+    wandb_reason: str,
+    *,
+    resume: bool,
+    console: Console,
+) -> tuple[SearchOutcome, Mode]:
+    """Start Ray, print the plan and run the trials; returns what came of them and where their W&B runs went."""
+    from tune_cifar.runner.ray_session import ray_session
+    from tune_cifar.runner.resources import plan_slots
+    from tune_cifar.runner.search_log import SearchLog
+    from tune_cifar.runner.tuning import has_started, run_search
+    from tune_cifar.sweep.searcher import plan_search
+    from tune_cifar.sweep.space import SearchSpace
+    from tune_cifar.tracking.plan_view import print_plan
+    from tune_cifar.tracking.terminal import TerminalProgress
+    from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+
     metric = config.metric
     log = SearchLog(metric.name)
     space = SearchSpace(config)
@@ -125,6 +168,12 @@ def search(
         plan = plan_search(
             config, space, num_trials=settings.count, seed=settings.seed, trials_at_once=slots.trials_at_once
         )
+        if not resume:
+            make_search_folder(folder)
+            save_settings(folder, settings, config.path)
+        elif not has_started(folder):
+            console.print(f"resume   {folder} has no trial yet, so the search starts from the beginning")
+            resume = False
         print_plan(config, plan, slots, settings, folder, console, data=data, ray=session.description)
         console.print(f"wandb    {wandb_reason}", soft_wrap=True)
         wandb_callback = SearchWandbCallback(
@@ -136,7 +185,7 @@ def search(
             metric=metric.name,
             goal=metric.goal,
             notes=config.description,
-            free_parameters=[key.replace("/", ".") for key in space.distributions],
+            free_parameters=list(space.distributions),
         )
         progress = TerminalProgress(
             log, metric, num_trials=plan.num_trials, trials_at_once=slots.trials_at_once, console=console
@@ -155,27 +204,7 @@ def search(
             stop_requested=wandb_callback.stop_requested,
             resume=resume,
         )
-    model = write_results(
-        folder,
-        trials=outcome.trials,
-        best=outcome.best,
-        best_weights=outcome.best_weights,
-        metric=metric,
-        data=data,
-        interrupted=outcome.interrupted,
-        wall_seconds=time.monotonic() - start_seconds,
-    )
-    print_results(folder, outcome.trials, model, settings, console)
-    if wandb_callback.mode == "offline":  # from the start, or since the server could not be reached
-        console.print(f"wandb    {sync_command(folder)}", soft_wrap=True)
-    if outcome.interrupted:
-        console.print(
-            f"Stopped before the end. What finished is kept; go on with: "
-            f"python -m tune_cifar.search --resume --name {folder.name}",
-            soft_wrap=True,
-        )
-        return EXIT_INTERRUPTED
-    return 0 if outcome.best else EXIT_NOTHING_FINISHED
+    return outcome, wandb_callback.mode
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

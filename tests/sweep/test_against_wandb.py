@@ -1,3 +1,5 @@
+# ruff: noqa: E501 - a sweep file a line
+
 """The sweep room against W&B's own engine: the same verdicts, values, grids and early stops, or a stated reason."""
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from scipy import stats
 
 from tune_cifar.errors import UserError
 from tune_cifar.sweep.early_stopping import HyperbandRule
-from tune_cifar.sweep.parameters import KINDS
+from tune_cifar.sweep.kinds import KINDS
 from tune_cifar.sweep.schema import EARLY_TERMINATE_KEYS, KEYS, METRIC_KEYS, Hyperband, SweepConfig
 from tune_cifar.sweep.space import SearchSpace
 

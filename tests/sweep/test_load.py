@@ -158,6 +158,40 @@ def test_a_grid_refuses_what_it_cannot_list(problems_of: Problems, kind: str) ->
     ]
 
 
+def test_a_grid_refuses_a_parameter_of_too_many_values(problems_of: Problems) -> None:
+    assert problems_of("method: grid\nparameters: {x: {min: 1, max: 10001}}\n") == [
+        "sweep.yaml:2: parameters.x: 10,001 values are too many for a grid. Choose fewer, or `method: random`."
+    ]
+
+
+def test_a_grid_is_checked_by_the_values_that_it_lists(problems_of: Problems) -> None:
+    def positive(name: str, value: Any) -> str | None:
+        return None if value > 0 else f"must be above 0, got {value}"
+
+    text = "method: grid\nparameters: {x: {distribution: q_uniform, min: 1, max: 10, q: 4}, y: {min: -2, max: 5}}\n"
+    assert problems_of(text, check=positive) == ["sweep.yaml:2: parameters.y: must be above 0, got -2"]
+    assert problems_of(text.replace("grid", "random"), check=positive)[1] == (
+        "sweep.yaml:2: parameters.x.min: must be above 0, got 0 (q_uniform draws from 0 to 8)."
+    )
+
+
+def test_shows_the_first_fifty_problems(problems_of: Problems) -> None:
+    words = ", ".join(f"x{number}" for number in range(60))
+    problems = problems_of(f"{HEAD[:-2]}, a: {{values: [{words}]}}}}\n", check=refuse_words)
+    assert problems[0] == "sweep.yaml has 60 problems:"
+    assert problems[50:] == ["sweep.yaml:3: parameters.a.values[49]: not x49", "… and 10 more."]
+
+
+def refuse_words(name: str, value: Any) -> str | None:
+    return f"not {value}" if isinstance(value, str) else None
+
+
+def test_reads_a_list_of_many_values_in_no_time(read_sweep: Read) -> None:
+    words = ", ".join(f"x{number}" for number in range(20_000))
+    (parameter,) = read_sweep(f"method: random\nparameters: {{a: {{values: [{words}]}}}}\n").parameters
+    assert parameter.distribution.from_quantile(1.0) == "x19999"
+
+
 def test_a_metric_must_be_one_that_the_trial_logs(problems_of: Problems) -> None:
     names = ("train_loss", "val_loss", "val_accuracy")
     assert problems_of(HEAD, metric_names=names) == []

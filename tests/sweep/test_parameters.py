@@ -19,7 +19,7 @@ from tune_cifar.sweep.distributions import (
     Quantized,
     Uniform,
 )
-from tune_cifar.sweep.parameters import KINDS
+from tune_cifar.sweep.kinds import KINDS
 from tune_cifar.sweep.schema import SweepConfig
 
 HEAD = "method: random\nmetric: {name: val_loss}\nparameters:\n"
@@ -88,6 +88,7 @@ def test_reads_groups_to_any_depth(read_sweep: Callable[..., SweepConfig]) -> No
         ("{}", "x: needs value, values, min and max, or distribution."),
         ("{valeus: [1]}", "x: needs value, values, min and max, or distribution, got valeus. Did you mean 'values'?"),
         ("{min: 1}", "x: uniform needs max. Add it."),
+        ("{distribution: uniform}", "x: uniform needs min and max. Add them."),
         ("{max: 1.5}", "x: uniform needs min. Add it."),
         ("{min: 2, max: 1}", "x.min: must be below max (1), got 2. Swap them."),
         ("{min: 2.5, max: 2.5}", "x.min: must be below max (2.5), got 2.5. Write `value: 2.5`."),
@@ -150,6 +151,11 @@ def test_names_the_broken_rule(problems_of: Callable[..., list[str]], spec: str,
 def test_refuses_names_that_wandb_refuses(problems_of: Callable[..., list[str]], name: str) -> None:
     (problem,) = problems_of(f"{HEAD}  '{name}': {{value: 1}}\n")
     assert "a parameter's name has letters, digits and . _ -, and starts with a letter or _, got" in problem
+
+
+def test_a_place_with_two_problems_shows_the_first(problems_of: Callable[..., list[str]]) -> None:
+    problems = problems_of(f"{HEAD}  x: {{distribution: uniform}}\n  x: {{value: 1}}\n")
+    assert problems == ["sweep.yaml:5: parameters.x: is given twice, first on line 4. Remove one."]
 
 
 def test_a_key_given_twice_hides_no_other_problem(problems_of: Callable[..., list[str]]) -> None:

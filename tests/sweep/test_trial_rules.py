@@ -36,10 +36,13 @@ def check(name: str, value: Any) -> str | None:
         ("lr: {min: -9, max: -2, distribution: log_uniform}", []),
         ("lr: {distribution: q_uniform, min: 0.001, max: 0.1}",
          ["lr: must be above 0, got 0.0"]),
-        ("lr: {distribution: beta}", ["lr: must be above 0, got 0.0 (beta draws from 0 to 1)."]),
+        ("lr: {distribution: beta}", []),
         ("lr: {distribution: normal, mu: 0.1, sigma: 0.1}",
          ["lr: must be above 0, got -0.0644854 (normal draws from -0.209023 to 0.409023)."]),
         ("lr: {distribution: log_normal, mu: -5}", []),
+        ("lr: {min: -9, max: -2.5, distribution: inv_log_uniform}", []),
+        ("epochs: {min: 2.5, max: 9, distribution: inv_log_uniform}",
+         ["epochs: must be a whole number from 1 up, got 0.00012340980408667956 (inv_log_uniform draws from 0.00012341 to 0.082085)."]),
         ("epochs: {min: 1, max: 9}", []),
         ("epochs: {min: 1.0, max: 9.0}", ["epochs: must be a whole number from 1 up, got 5.94427 (uniform draws from 1 to 9)."]),
         ("epochs: {distribution: q_uniform, min: 1, max: 9, q: 2}",
@@ -69,5 +72,5 @@ def test_warns_of_rare_values_that_the_trial_does_not_take(read_sweep: Callable[
     config = read_sweep(f"{HEAD}  lr: {{distribution: normal, mu: 0.3, sigma: 0.1}}\n", check=check)
     assert config.warnings == (
         f"{config.path}:4: parameters.lr: a trial that draws such a value fails: must be above 0, "
-        "got -0.00902323. A bounded distribution avoids it.",
+        "got -0.00902323. A range avoids it.",
     )

@@ -39,11 +39,12 @@ def draws(specs: dict[str, Any], num_draws: int) -> dict[str, Any]:
 def verdict(text: str) -> str | None:
     """What the engine says against a sweep file: when it reads it, and when it starts the first run."""
     try:
-        config = SweepConfig(yaml.safe_load(text))
+        config = yaml.safe_load(text)
+        SweepConfig(config)  # checks, and gives a copy that lacks the groups, so the runs come from the file itself
         next_runs(config, [])
         if "early_terminate" in config:
             stop_runs(config, [])
-    except Exception as error:  # noqa: BLE001 - the engine refuses with exceptions of every kind
+    except Exception as error:  # the engine refuses with exceptions of every kind
         return f"{type(error).__name__}: {str(error)[:200]}"
     return None
 
@@ -54,7 +55,7 @@ def plain(config: dict[str, Any]) -> dict[str, Any]:
 
 def grid(text: str) -> list[dict[str, Any]]:
     """Every run of a grid, in the engine's order."""
-    runs = next_runs(SweepConfig(yaml.safe_load(text)), [], n=10_000)
+    runs = next_runs(yaml.safe_load(text), [], n=10_000)
     return [plain(run.config) for run in runs if run is not None]
 
 

@@ -1,60 +1,31 @@
-"""Fixtures for W&B: a fresh client for each test, a loopback server, fake trials, and a reader of .wandb files."""
+"""Fixtures for W&B: a fresh client for each test, a loopback server, and a callback to drive."""
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 import wandb
-
-sys.path.insert(0, str(Path(__file__).parent))  # for wandb_server: pytest's importlib mode leaves sys.path alone
-from wandb_server import WandbServer
-
+from tests.tracking.wandb_helpers import KEY
+from tests.tracking.wandb_server import WandbServer
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 
-KEY = "0123456789abcdef" * 2 + "planted0"
 
-
-@dataclass
-class FakeTrial:
-    """The part of a Ray trial that the callback reads."""
-
-    trial_id: str
-    config: dict[str, Any] = field(default_factory=lambda: {"model": "ResNet18", "optimizer": {"lr": 0.0042}})
-    experiment_tag: str = "3_lr=0.0042"
-
-
-@dataclass
-class LoggedRun:
-    """A run as it is in its .wandb file: rows by step, config, summary, exit code."""
-
-    rows: dict[int, dict[str, Any]]
-    num_rows: int
-    config: dict[str, Any]
-    summary: dict[str, Any]
-    tags: list[str]
-    name: str
-    group: str
-    exit_code: int | None
-
-
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def fresh_client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """The W&B client reads the environment once, so each test starts it anew."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")  # else errors are sent to W&B
     wandb.teardown()
     yield
     wandb.teardown()
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+def server(fresh_client: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
     with WandbServer() as running:
         monkeypatch.setenv("WANDB_BASE_URL", running.url)
         monkeypatch.setenv("WANDB_API_KEY", KEY)
@@ -62,7 +33,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
 
 
 @pytest.fixture
-def make_callback(tmp_path: Path) -> Callable[..., SearchWandbCallback]:
+def make_callback(fresh_client: None, tmp_path: Path) -> Callable[..., SearchWandbCallback]:
     def make(**options: Any) -> SearchWandbCallback:
         settings: dict[str, Any] = {
             "project": "cifar",
@@ -78,49 +49,3 @@ def make_callback(tmp_path: Path) -> Callable[..., SearchWandbCallback]:
         return callback
 
     return make
-
-
-def epoch_result(epoch: int, rows_per_epoch: int = 2, **changes: Any) -> dict[str, Any]:
-    """What a trial reports after `epoch` epochs; the loss has its best value after the second."""
-    first = (epoch - 1) * rows_per_epoch
-    steps = range(first + 1, first + rows_per_epoch + 1)
-    return {
-        "epoch": epoch,
-        "step": first + rows_per_epoch,
-        "train_loss": 1 / (first + rows_per_epoch) if steps else 2.0,
-        "train_log": [[step, step / rows_per_epoch, 1 / step] for step in steps],
-        "val_loss": 0.5 + abs(epoch - 2),
-        "val_accuracy": 0.1 * epoch,
-        "epoch_runtime (seconds)": 2.0,
-        "status": "running",
-        "message": "",
-        "trial_id": "abc",
-        "time_total_s": 9.0,
-        "config": {"lr": 1},
-    } | changes
-
-
-def read_run(file: Path) -> LoggedRun:
-    """Read a .wandb file with W&B's own reader, a record a line."""
-    command = [Path(sys.executable).parent / "wandb", "leet", "inspect", "--json", file]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    logged = LoggedRun({}, 0, {}, {}, [], "", "", None)
-    for record in map(json.loads, text.splitlines()):
-        content = record.get(record["type"], {})
-        if record["type"] == "run":
-            logged.config = content.get("config", {}).get("update", logged.config)
-            logged.tags = content.get("tags", logged.tags)
-            logged.name, logged.group = content["display_name"], content["run_group"]
-        elif record["type"] == "history":
-            row = {key: value for key, value in content["item"].items() if not key.startswith("_")}
-            logged.rows[content["step"]["num"]] = row
-            logged.num_rows += 1
-        elif record["type"] == "summary":
-            logged.summary |= content.get("update", {})
-        elif record["type"] == "exit":
-            logged.exit_code = content.get("exit_code", 0)
-    return logged
-
-
-def run_files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("wandb/*run-*/*.wandb"))

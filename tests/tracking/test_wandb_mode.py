@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import KEY, FakeTrial, epoch_result, read_run, run_files
-from wandb_server import WandbServer
 
+from tests.tracking.wandb_helpers import KEY, FakeTrial, epoch_result, read_run, run_files
+from tests.tracking.wandb_server import WandbServer
 from tune_cifar.errors import UserError
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 from tune_cifar.tracking.wandb_mode import choose_mode, sync_command
+
+pytestmark = pytest.mark.usefixtures("fresh_client")
 
 
 def test_a_key_in_the_environment_means_online(monkeypatch: pytest.MonkeyPatch) -> None:

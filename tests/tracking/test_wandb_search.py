@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import ray
-from conftest import SearchWandbCallback, epoch_result, read_run, run_files
 from ray import tune
+
+from tests.tracking.wandb_helpers import epoch_result, read_run, run_files
+from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def make_trainable() -> Callable[[dict[str, Any]], None]:
     return train
 
 
-def test_a_real_search(small_ray: None, tmp_path: Path) -> None:
+def test_a_real_search(fresh_client: None, small_ray: None, tmp_path: Path) -> None:
     callback = SearchWandbCallback(
         project="cifar",
         group="real",

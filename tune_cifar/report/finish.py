@@ -10,7 +10,7 @@ from rich.console import Console
 
 from tune_cifar.publish.best_model import write_model
 from tune_cifar.report.tables import BestModel, write_summary, write_trials
-from tune_cifar.results import TrialRecord, count_by_status
+from tune_cifar.results import TrialRecord, count_by_status, show_score
 from tune_cifar.settings import SearchSettings
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.trial.batches import DeviceImages
@@ -119,7 +119,7 @@ def print_results(
     subset = f" --train-images {settings.train_images}" if settings.train_images else ""
     lines = {
         "best": f"trial {model.number}, epoch {model.epoch}: {_in_words(config)}",
-        "": f"val_loss {model.val_loss:.4f}, val_accuracy {model.val_accuracy:.4f}, "
+        "": f"val_loss {show_score(model.val_loss)}, val_accuracy {model.val_accuracy:.4f}, "
         f"test_accuracy {model.test_accuracy:.4f}",
         "model": str(folder / model.model),
         "next": f"python -m tune_cifar.evaluate {folder / model.model} {data}",

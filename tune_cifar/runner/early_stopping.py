@@ -9,6 +9,7 @@ from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
+from tune_cifar.results import show_score
 from tune_cifar.runner.search_log import SearchLog, logged_values
 from tune_cifar.sweep.early_stopping import HyperbandRule
 from tune_cifar.sweep.schema import Metric
@@ -40,8 +41,8 @@ class HyperbandScheduler(FIFOScheduler):  # type: ignore[misc]
             return str(TrialScheduler.CONTINUE)
         side = "above" if self.sweep_metric.goal == "minimize" else "below"
         self.log.stop_reasons[trial.trial_id] = (
-            f"stopped at band {stop.band}: {self.sweep_metric.name} {stop.value:.4f} is {side} "
-            f"the threshold {stop.threshold:.4f} of {stop.num_trials} trials"
+            f"stopped at band {stop.band}: {self.sweep_metric.name} {show_score(stop.value)} is {side} "
+            f"the threshold {show_score(stop.threshold)} of {stop.num_trials} trials"
         )
         return str(TrialScheduler.STOP)
 

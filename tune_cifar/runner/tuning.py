@@ -122,6 +122,11 @@ def _target_ended_it(trials: Sequence[TrialRecord], metric: Metric) -> bool:
     return reached and all(trial.status in ENDED for trial in trials)
 
 
+def has_started(folder: Path) -> bool:
+    """Whether Tune has written anything for the search in `folder`."""
+    return (folder / TUNE_FOLDER).exists()
+
+
 def _restore(folder: Path, trainable: Any, tune_config: tune.TuneConfig, run_config: tune.RunConfig) -> tune.Tuner:
     path = str(folder.resolve() / TUNE_FOLDER)
     if not tune.Tuner.can_restore(path):

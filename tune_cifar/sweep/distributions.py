@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from scipy import special
 
-from tune_cifar.sweep.values import comparable, is_number
+from tune_cifar.sweep.values import clip, comparable, is_number
 
 # An unbounded distribution is cut where a double can still tell the quantile from 0 and 1 (about 8 sigma).
 SMALLEST_QUANTILE = 2.0**-53
@@ -126,7 +126,7 @@ class Uniform:
     bounded: bool = True
 
     def from_quantile(self, quantile: float) -> float:
-        return _clip(self.low + quantile * (self.high - self.low), self.low, self.high)
+        return clip(self.low + quantile * (self.high - self.low), self.low, self.high)
 
     def contains(self, value: Any) -> bool:
         return is_number(value) and self.low <= value <= self.high
@@ -146,7 +146,7 @@ class LogUniform:
 
     def from_quantile(self, quantile: float) -> float:
         log_low, log_high = math.log(self.low), math.log(self.high)
-        return _clip(math.exp(log_low + quantile * (log_high - log_low)), self.low, self.high)
+        return clip(math.exp(log_low + quantile * (log_high - log_low)), self.low, self.high)
 
     def contains(self, value: Any) -> bool:
         return is_number(value) and self.low <= value <= self.high
@@ -165,7 +165,7 @@ class Normal:
     bounded: bool = False
 
     def from_quantile(self, quantile: float) -> float:
-        quantile = _clip(quantile, SMALLEST_QUANTILE, 1 - SMALLEST_QUANTILE)
+        quantile = clip(quantile, SMALLEST_QUANTILE, 1 - SMALLEST_QUANTILE)
         return self.mu + self.sigma * float(special.ndtri(quantile))
 
     def contains(self, value: Any) -> bool:
@@ -249,7 +249,3 @@ def practical_range(distribution: Distribution) -> tuple[Any, Any]:
     base = distribution.base if isinstance(distribution, Quantized) else distribution
     low, high = PRACTICAL_QUANTILES if isinstance(base, Normal | LogNormal | Beta) else (0.0, 1.0)
     return distribution.from_quantile(low), distribution.from_quantile(high)
-
-
-def _clip(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)

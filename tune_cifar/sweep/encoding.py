@@ -29,7 +29,7 @@ from tune_cifar.sweep.distributions import (
     Uniform,
     practical_range,
 )
-from tune_cifar.sweep.values import is_number
+from tune_cifar.sweep.values import clip, is_number
 
 # Optuna's GP sampler lists every value of an integer parameter, so a wider one is searched as a real number.
 MOST_INTEGERS = 10_000
@@ -65,7 +65,7 @@ class QuantileEncoding:
         return self.distribution.from_quantile(encoded)
 
     def from_quantile(self, quantile: float) -> float:
-        return min(max(quantile, self.low), self.high)
+        return clip(quantile, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class NumberEncoding:
         return FloatDistribution(self.low, self.high, log=self.log)
 
     def decode(self, encoded: float) -> float:
-        value = min(max(float(encoded), self.low), self.high)
+        value = clip(float(encoded), self.low, self.high)
         if isinstance(self.distribution, Quantized):
             return self.distribution.multiple(value)
         return round(value) if isinstance(self.distribution, IntUniform) else value

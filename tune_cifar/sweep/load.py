@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from tune_cifar.sweep.grid import GRID_KINDS, grid_values
 from tune_cifar.sweep.parameters import Parameter, read_parameters
 from tune_cifar.sweep.problems import FileCheck, did_you_mean
 from tune_cifar.sweep.schema import (
@@ -21,9 +22,7 @@ from tune_cifar.sweep.schema import (
     SweepConfig,
 )
 from tune_cifar.sweep.source import Location, read_source, show
-from tune_cifar.sweep.trial_rules import ParameterCheck, check_names, check_values
-
-_GRID_KINDS = ("constant", "categorical", "int_uniform", "q_uniform")
+from tune_cifar.sweep.trial_rules import ParameterCheck, check_listed, check_names, check_values
 
 
 def load_sweep(path: Path, check_parameter: ParameterCheck, metric_names: Sequence[str] = ()) -> SweepConfig:
@@ -89,12 +88,25 @@ def _read_parameters(
     placed = list(read_parameters(data["parameters"], ("parameters",), check))
     check_names(placed, check)
     for place, parameter in placed:
-        kind = parameter.distribution.kind
-        if method == "grid" and kind not in _GRID_KINDS:
-            fix = "List its `values`, or choose `method: random` or `bayes`."
-            check.problem(place, f"a grid takes {', '.join(_GRID_KINDS)} only, got {kind}. {fix}")
-        check_values(place, parameter, check_parameter, check)
+        if method == "grid" and parameter.distribution.kind not in ("constant", "categorical"):
+            _check_grid(place, parameter, check_parameter, check)
+        else:
+            check_values(place, parameter, check_parameter, check)
     return tuple(parameter for _, parameter in placed)
+
+
+def _check_grid(place: Location, parameter: Parameter, check_parameter: ParameterCheck, check: FileCheck) -> None:
+    kind = parameter.distribution.kind
+    if kind not in GRID_KINDS:
+        fix = "List its `values`, or choose `method: random` or `bayes`."
+        check.problem(place, f"a grid takes {', '.join(GRID_KINDS)} only, got {kind}. {fix}")
+        return
+    try:
+        values = grid_values(parameter.distribution)
+    except ValueError as error:
+        check.problem(place, str(error))
+        return
+    check_listed([(place, value) for value in values], place, parameter.name, check_parameter, check)
 
 
 def _read_metric(

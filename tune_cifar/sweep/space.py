@@ -5,30 +5,24 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-import numpy as np
 from optuna.distributions import BaseDistribution
 
-from tune_cifar.errors import UserError
 from tune_cifar.sweep.distributions import (
     Categorical,
     Constant,
     Distribution,
     IntUniform,
     Quantized,
-    Uniform,
 )
 from tune_cifar.sweep.encoding import ChoiceEncoding, Encoding, QuantileEncoding, encode_for_model
+from tune_cifar.sweep.grid import grid_values
 from tune_cifar.sweep.parameters import Parameter
 from tune_cifar.sweep.schema import Method, SweepConfig
-from tune_cifar.sweep.values import comparable
-
-# A grid lists the values of each parameter; more than these is a file that was meant for another method.
-MOST_GRID_VALUES = 10_000
 
 
 @dataclass(frozen=True)
@@ -52,7 +46,7 @@ class SearchSpace:
     def __init__(self, config: SweepConfig) -> None:
         self.parameters = config.parameters
         self.encodings: dict[str, Encoding] = {
-            parameter.key: _encode(parameter, config)
+            parameter.key: _encode(parameter, config.method)
             for parameter in config.parameters
             if not isinstance(parameter.distribution, Constant)
         }
@@ -101,49 +95,20 @@ class SearchSpace:
         rows = []
         for parameter in self.parameters:
             words = parameter.distribution.describe()
-            fixed = isinstance(parameter.distribution, Constant)
-            draws = [parameter.distribution.from_quantile(random.random()) for _ in range(0 if fixed else 3)]
+            draws = []
+            if (encoding := self.encodings.get(parameter.key)) is not None:
+                draws = [encoding.decode(encoding.from_quantile(random.random())) for _ in range(3)]
             samples = tuple(f"{value:.4g}" if isinstance(value, float) else str(value) for value in draws)
             rows.append(Row(".".join(parameter.path), words.distribution, words.bounds, words.scale, samples))
         return rows
 
 
-def _encode(parameter: Parameter, config: SweepConfig) -> Encoding:
-    method: Method = config.method
+def _encode(parameter: Parameter, method: Method) -> Encoding:
     if method == "bayes":
         return encode_for_model(parameter.distribution)
     if method == "random":
         return QuantileEncoding(parameter.distribution)
-    try:
-        return ChoiceEncoding(Categorical(grid_values(parameter.distribution)))
-    except ValueError as error:
-        raise UserError(f"{config.path}: {'.'.join(parameter.path)}: {error}") from None
-
-
-def grid_values(distribution: Distribution) -> tuple[Any, ...]:
-    """The values of one parameter in a grid, as W&B's engine lists them; raises `ValueError` for too many.
-
-    Of values given twice, the first stays. q_uniform starts at min, unrounded, and leaves max out.
-    """
-    match distribution:
-        case Categorical(values, None):
-            different: dict[Hashable, Any] = {}
-            for value in values:
-                different.setdefault(comparable(value), value)
-            return tuple(different.values())
-        case IntUniform(low, high):
-            num_values = high - low + 1
-        case Quantized(Uniform(low, high), step):
-            num_values = math.ceil((high - low) / step)
-        case _:
-            raise ValueError(f"a grid cannot list the values of {distribution.kind}.")
-    if num_values > MOST_GRID_VALUES:
-        raise ValueError(f"{num_values:,} values are too many for a grid. Choose fewer, or `method: random`.")
-    if isinstance(distribution, IntUniform):
-        return tuple(range(distribution.low, distribution.high + 1))
-    whole = isinstance(distribution.q, int) and low == int(low)
-    listed: list[float] = np.arange(int(low) if whole else low, high, distribution.q).tolist()
-    return tuple(listed)
+    return ChoiceEncoding(Categorical(grid_values(parameter.distribution)))
 
 
 def _num_choices(encoding: Encoding) -> int:

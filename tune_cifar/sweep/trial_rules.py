@@ -40,21 +40,22 @@ def check_values(place: Location, parameter: Parameter, check_parameter: Paramet
     """Note every rule of the trial that the parameter's values break, at its place in the file."""
     distribution = parameter.distribution
     if isinstance(distribution, Constant):
-        _check_listed([((*place, "value"), distribution.value)], place, parameter.name, check_parameter, check)
+        check_listed([((*place, "value"), distribution.value)], place, parameter.name, check_parameter, check)
     elif isinstance(distribution, Categorical):
         listed = [((*place, "values", index), value) for index, value in enumerate(distribution.values)]
-        _check_listed(listed, place, parameter.name, check_parameter, check)
+        check_listed(listed, place, parameter.name, check_parameter, check)
     else:
         _check_numeric(place, parameter, check_parameter, check)
 
 
-def _check_listed(
+def check_listed(
     listed: list[tuple[Location, Any]],
     place: Location,
     name: str,
     check_parameter: ParameterCheck,
     check: FileCheck,
 ) -> None:
+    """Note the rules that listed values of one parameter break, each at its own place."""
     broken = [
         (where, rule)
         for where, value in listed

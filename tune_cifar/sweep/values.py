@@ -1,4 +1,4 @@
-"""Compares JSON values with their types, which Python does not: to it, true is 1."""
+"""Small questions about values of a sweep file, which Python answers otherwise: to it, true is 1."""
 
 from __future__ import annotations
 
@@ -22,3 +22,8 @@ def comparable(value: Any) -> Hashable:
         return ("list", *(comparable(inner) for inner in value))
     scalar: Hashable = value
     return scalar
+
+
+def clip(value: float, low: float, high: float) -> float:
+    """The number from `low` to `high` that is nearest to `value`."""
+    return min(max(value, low), high)

@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from tune_cifar.results import ENDED, TrialRecord, best_trial, count_by_status, flatten, leaf
+from tune_cifar.results import ENDED, TrialRecord, best_trial, count_by_status, flatten, leaf, show_score
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.trial.config import TrialConfig
@@ -57,10 +57,8 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:
         """An epoch is done."""
         record = self.log.record_of(trial)
-        value = result.get(self.metric.name)
-        self._show(
-            f"{self._prefix(record)} epoch {result['epoch']}/{_num_epochs(record)}: {self.metric.name} {value:.4f}"
-        )
+        score = f"{self.metric.name} {show_score(result[self.metric.name])}"
+        self._show(f"{self._prefix(record)} epoch {result['epoch']}/{_num_epochs(record)}: {score}")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended by itself."""
@@ -79,7 +77,11 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
 
     def _show_end(self, record: TrialRecord) -> None:
         epoch = record.best_epoch(self.metric)
-        value = f"{self.metric.name} {epoch[self.metric.name]:.4f} at epoch {epoch['epoch']}" if epoch else "no result"
+        value = (
+            f"{self.metric.name} {show_score(epoch[self.metric.name])} at epoch {epoch['epoch']}"
+            if epoch
+            else "no result"
+        )
         parts = [f"{self._prefix(record)} {record.status}: {value}, {duration(record.training_seconds)}"]
         if record.message:
             parts.append(record.message)
@@ -101,7 +103,7 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         return f"[{record.number}/{self.num_trials}]"
 
     def _best_in_words(self, best: TrialRecord) -> str:
-        return f"best {self.metric.name} {best.best_value(self.metric):.4f} (trial {best.number})"
+        return f"best {self.metric.name} {show_score(best.best_value(self.metric) or 0.0)} (trial {best.number})"
 
     def seconds_left(self) -> float | None:
         """Time left if the other trials take as long as those seen so far, or None before anything is known."""
@@ -142,7 +144,7 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
             Text(trial.status, style=STYLES[trial.status]),
             *(show_value(config.get(name, "")) for name in varied),
             f"{len(trial.epochs)}/{_num_epochs(trial)}",
-            Text(f"{epoch[self.metric.name]:.4f}" if epoch else "", style="bold green" if is_best else ""),
+            Text(f"{show_score(epoch[self.metric.name])}" if epoch else "", style="bold green" if is_best else ""),
             str(epoch["epoch"]) if epoch else "",
             duration(trial.training_seconds),
         )

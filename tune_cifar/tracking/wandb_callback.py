@@ -17,10 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-import wandb
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.experiment import Trial
 
+import wandb
 from tune_cifar.tracking.trial_history import TrialHistory
 from tune_cifar.tracking.wandb_mode import Mode, silence_client
 from tune_cifar.tracking.wandb_run import RunTarget, close_run, open_run, run_id, run_name
@@ -78,6 +78,9 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         self._finishing: dict[str, threading.Thread] = {}
         self._cut_off: list[str] = []
         self._stop_requests: set[str] = set()
+
+    def __del__(self) -> None:
+        """Ray's own ends its actors here; there are none, and at exit Ray may be gone."""
 
     def __getstate__(self) -> dict[str, Any]:
         live = {"_runs", "_finishing", "_cut_off", "_stop_requests"}

@@ -12,7 +12,7 @@ from tune_cifar.errors import UserError
 from tune_cifar.trial.data.cifar10 import OFFICIAL_RELEASE, find_cifar10_folder, load_cifar10_folder
 
 if TYPE_CHECKING:
-    from conftest import SmallRelease
+    from tests.trial.data.conftest import SmallRelease
 
 
 def test_official_release_is_complete() -> None:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,7 @@ from tune_cifar.trial.data.cifar10 import Cifar10Release, load_cifar10_folder
 from tune_cifar.trial.data.download import fetch_cifar10
 
 if TYPE_CHECKING:
-    from conftest import ArchiveServer, SmallRelease
+    from tests.trial.data.conftest import ArchiveServer, SmallRelease
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -54,11 +54,14 @@ def test_two_processes_at_once_download_once(
         "print(len(load_cifar10_folder(fetch_cifar10(Path(sys.argv[2]), release), release).train))\n"
     )
     command = [sys.executable, "-c", program, json.dumps(dataclasses.asdict(served)), str(tmp_path / "cache")]
-    processes = [subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) for _ in range(2)]
-    assert [process.stdout.readline() for process in processes if process.stdout] == [b"ready\n", b"ready\n"]
-    time.sleep(0.5)  # both ask for the data now; the first one cannot have it yet
-    archive_server.gate.set()
-    assert [process.communicate()[0] for process in processes] == [b"20\n", b"20\n"]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        # Both ask for the data before the server answers: whoever is first cannot have it yet.
+        threading.Timer(0.5, archive_server.gate.set).start()
+        folder = fetch_cifar10(tmp_path / "cache", served)
+        assert len(load_cifar10_folder(folder, served).train) == 20
+        assert other.stdout.read() == "20\n"
     assert len(archive_server.requests) == 1
 
 

@@ -12,7 +12,7 @@ from tune_cifar.errors import UserError
 from tune_cifar.trial.data import load_dataset
 
 if TYPE_CHECKING:
-    from conftest import SmallRelease
+    from tests.trial.data.conftest import SmallRelease
 
 REPOSITORY = Path(__file__).parents[3]
 JPEG_CIFAR10 = Path(os.environ.get("TUNE_CIFAR_DATA") or REPOSITORY.parent / "shared" / "data" / "cifar10-jpeg")
