@@ -390,6 +390,17 @@ def test_dry_run_prints_the_plan_and_leaves_nothing_behind(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_tutorials_sweep_runs_on_real_images(tmp_path: Path, real_cifar10: Path) -> None:
+    flags = ("--data", real_cifar10, "--train-images", "256", "--count", "1", "--wandb", "disabled")
+    done = run("search", REPOSITORY / "configs" / "sweep.yaml", *flags, "--name", "real", folder=tmp_path)
+    assert done.returncode == 0, done.stderr + done.stdout
+    (trial,) = _trials(tmp_path / "results" / "real")
+    assert (trial["status"], trial["epochs"]) == ("finished", "5")
+    summary = _summary(tmp_path / "results" / "real")
+    assert (summary["data"]["validation_images"], summary["data"]["test_images"]) == (5000, 10000)
+    assert summary["best"]["test_accuracy"] > 0.1
+
+
 def test_two_searches_at_once_do_not_share_a_ray(tmp_path: Path) -> None:
     sweep = _write_sweep(tmp_path, SWEEP.replace("run_cap: 3", "run_cap: 1"))
     processes = [

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tune_cifar.errors import UserError
+from tune_cifar.settings import (
+    SearchSettings,
+    load_settings,
+    make_search_folder,
+    newest_search,
+    save_settings,
+    search_folder,
+)
+
+SETTINGS = SearchSettings("digits", None, 5, 0, None, 0.5, None)
+
+
+def _save(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    sweep = folder.parent / "my.sweep.yaml"
+    sweep.write_text("method: grid\n")
+    save_settings(folder, SETTINGS, sweep)
+    return folder
+
+
+def test_settings_and_sweep_file_read_back(tmp_path: Path) -> None:
+    settings, sweep = load_settings(_save(tmp_path / "a"))
+    assert settings == SETTINGS
+    assert sweep.read_text() == "method: grid\n"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])
+def test_broken_settings_are_named(tmp_path: Path, text: str) -> None:
+    folder = _save(tmp_path / "a")
+    (folder / "search.json").write_text(text)
+    with pytest.raises(UserError, match=r"search\.json cannot be read"):
+        load_settings(folder)
+
+
+def test_a_resume_keeps_what_was_and_refuses_a_change() -> None:
+    assert SETTINGS.resumed_with({"data": "digits", "count": None, "seed": None}) == SETTINGS
+    with pytest.raises(UserError, match="--trials-at-once was not given and is now 3; --data was digits"):
+        SETTINGS.resumed_with({"trials_at_once": 3, "data": "cifar10"})
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "a b", "ä", "x" * 101, ".hidden"])
+def test_a_name_must_be_a_plain_folder_name(name: str) -> None:
+    with pytest.raises(UserError, match="--name"):
+        search_folder(Path("results"), name)
+
+
+def test_of_two_searches_with_one_name_one_gets_the_folder(tmp_path: Path) -> None:
+    make_search_folder(tmp_path / "a")
+    with pytest.raises(UserError, match="--resume --name a"):
+        make_search_folder(tmp_path / "a")
+
+
+def test_results_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Not a directory"):
+        make_search_folder(tmp_path / "file" / "a")
+
+
+def test_the_newest_search_is_the_one_started_last(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="There is no search"):
+        newest_search(tmp_path)
+    for age_seconds, name in ((10, "new"), (20, "old")):
+        folder = _save(tmp_path / name)
+        started = 1_700_000_000 - age_seconds
+        os.utime(folder / "search.json", (started, started))
+    assert newest_search(tmp_path).name == "new"
