@@ -73,8 +73,12 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
         return {"trials": self.trials}
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Take the records of the search that is resumed; what ran then has to start again."""
+        """Take the records of the search that is resumed."""
         self.trials = state["trials"]
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """What still runs when a process ends waits for a resume to go on."""
         for record in self.trials.values():
             if record.status == "running":
                 record.status = "waiting"

@@ -100,6 +100,7 @@ def run_search(
     else:
         tuner = tune.Tuner(trainable, param_space=dict(constants), tune_config=tune_config, run_config=run_config)
     grid = tuner.fit()
+    log.interrupt()
     trials = tuple(sorted(log.trials.values(), key=lambda trial: trial.number))
     best = best_trial(trials, metric)
     all_ended = sum(trial.status in ENDED for trial in trials) >= plan.num_trials
