@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 import wandb
+
 from tests.tracking.wandb_helpers import KEY
 from tests.tracking.wandb_server import WandbServer
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback

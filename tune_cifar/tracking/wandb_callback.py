@@ -17,10 +17,10 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+import wandb
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.experiment import Trial
 
-import wandb
 from tune_cifar.tracking.trial_history import TrialHistory
 from tune_cifar.tracking.wandb_mode import Mode, silence_client
 from tune_cifar.tracking.wandb_run import RunTarget, close_run, open_run, run_id, run_name
