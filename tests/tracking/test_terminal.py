@@ -74,6 +74,14 @@ def test_a_terminal_gets_a_live_table_with_the_varied_parameters() -> None:
     assert "1 finished · 1 running · 8 waiting · best val_loss 0.2500 (trial 1)" in text
 
 
+def test_above_the_live_table_stands_why_a_trial_ended_early() -> None:
+    progress, output = _progress(_record(1, "stopped", [0.5], "stopped at band 1: too high"), terminal=True)
+    progress.setup()
+    progress.on_trial_complete(0, [], FakeTuneTrial("t1"))
+    progress.on_experiment_end([])
+    assert "[1/10] stopped: val_loss 0.5000 at epoch 1, 10 s | stopped at band 1: too high" in output.getvalue()
+
+
 def test_a_long_search_shows_the_newest_trials_and_the_best() -> None:
     records = [_record(number, "finished", [0.5 if number != 3 else 0.1]) for number in range(1, 101)]
     progress, output = _progress(*records, terminal=True, height=16, num_trials=100)

@@ -85,6 +85,8 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         parts = [f"{self._prefix(record)} {record.status}: {value}, {duration(record.training_seconds)}"]
         if record.message:
             parts.append(record.message)
+            if self.live:  # Why a trial was stopped or failed has no room in the table; this goes above it.
+                self._print(" | ".join(parts))
         best = best_trial(self.log.trials.values(), self.metric)
         if best:
             parts.append(self._best_in_words(best))
@@ -97,7 +99,10 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         if self.live:
             self.live.update(self._table())
         else:
-            self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._print(line)
+
+    def _print(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _prefix(self, record: TrialRecord) -> str:
         return f"[{record.number}/{self.num_trials}]"
