@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -35,12 +36,15 @@ def ray_session() -> Iterator[RaySession]:
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     # Not "auto", which joins any Ray on the machine, such as that of another search (ray 2.60).
     address = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     if address and address != "local":
         description = _join(address, quiet)
     else:
         ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         description = "a Ray of its own on this machine"
+    # Ray put a handler of its own in place, which ends the process on the spot with nothing saved (ray 2.60).
+    signal.signal(signal.SIGTERM, on_sigterm)
     try:
         yield RaySession(_nodes(), description)
     finally:
