@@ -42,8 +42,9 @@ def plan_slots(
 ) -> TrialSlots:
     """One trial for each GPU, else one for each core with one thread, unless told otherwise.
 
-    On two cores two trials of one thread finish about 1.3 times as many images as one trial of two
-    threads (benchmarks/RESULTS.md). Raises `UserError` when no machine can hold a single trial.
+    A step of these networks on 32x32 images is too small to keep several threads busy;
+    `benchmarks/trials_at_once.py` compares the two ways on the machine at hand.
+    Raises `UserError` when no machine can hold a single trial.
     """
     total_gpus = sum(node.gpus for node in nodes)
     total_cpus = sum(node.cpus for node in nodes)
