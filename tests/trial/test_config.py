@@ -38,7 +38,7 @@ def test_all_problems_are_told_at_once() -> None:
         TrialConfig.from_parameters({"lrr": 1, "model": "VGG16", "a": {"lr": -1}, "b": {"lr": 1}})
     text = str(error.value)
     assert "lrr: 'lrr' is not a parameter of the trial; did you mean 'lr'?" in text
-    assert "model: must be a torchvision ResNet, got 'VGG16'; known: resnet101" in text
+    assert "model: must be a torchvision ResNet, got 'VGG16'; known: resnet18" in text
     assert "a.lr: must be above 0, got -1" in text
     assert "b.lr: 'lr' is given twice" in text
 

@@ -35,11 +35,15 @@ def _numbers(results: list[EpochResult]) -> list[EpochResult]:
 
 
 def test_it_equals_the_tutorials_loop(make_dataset: MakeDataset) -> None:
-    """The plain loop with a DataLoader and loss.item() at each step; at a small rate, as rounding grows with it."""
+    """The plain loop with a DataLoader and loss.item() at each step, in the same memory order.
+
+    Another order rounds differently, and batch norm on 1x1 maps makes percents of that within six steps (measured).
+    """
     data = make_dataset()
     run = TrainingRun(dataclasses.replace(CONFIG, lr=1e-4, epochs=2), data, CPU)
     network = torchvision.models.resnet18(num_classes=4)
     network.load_state_dict(run.network.state_dict())
+    network.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
     criterion = torch.nn.CrossEntropyLoss()
     images = normalise(torch.from_numpy(data.train.images)).contiguous()
@@ -51,16 +55,16 @@ def test_it_equals_the_tutorials_loop(make_dataset: MakeDataset) -> None:
         network.train()
         for batch, target in DataLoader(TensorDataset(images[order], labels[order]), batch_size=16):
             optimizer.zero_grad()
-            loss = criterion(network(batch), target)
+            loss = criterion(network(batch.to(memory_format=torch.channels_last)), target)
             loss.backward()
             optimizer.step()
             running_loss += loss.item()
         network.eval()
         with torch.inference_mode():
-            scores = network(normalise(torch.from_numpy(data.validation.images)).contiguous())
+            scores = network(normalise(torch.from_numpy(data.validation.images)))
         val_labels = torch.from_numpy(data.validation.labels)
-        assert result.train_log[-1][2] == pytest.approx(running_loss / 6, rel=1e-3)
-        assert result.val_loss == pytest.approx(criterion(scores, val_labels).item(), rel=1e-2)
+        assert result.train_log[-1][2] == pytest.approx(running_loss / 6, rel=1e-5)
+        assert result.val_loss == pytest.approx(criterion(scores, val_labels).item(), rel=1e-5)
         assert result.val_accuracy == (scores.argmax(1) == val_labels).double().mean().item()
 
 
