@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from tune_cifar.sweep.schema import Metric
+from tune_cifar.trial.config import leaves
 
 Status = Literal["waiting", "running", "finished", "stopped", "diverged", "failed"]
 STATUSES: tuple[Status, ...] = ("finished", "stopped", "diverged", "failed", "running", "waiting")
@@ -78,15 +79,9 @@ def count_by_status(trials: Iterable[TrialRecord]) -> dict[Status, int]:
     return {status: counts[status] for status in STATUSES if counts[status]}
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     """Turn a nested config into one level with dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{name}."))
-        else:
-            flat[prefix + name] = value
-    return flat
+    return dict(leaves(config))
 
 
 def leaf(config: Mapping[str, Any], name: str, default: Any) -> Any:

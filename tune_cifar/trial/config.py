@@ -57,7 +57,7 @@ class TrialConfig:
         """
         values: dict[str, Any] = {}
         problems = []
-        for path, value in _leaves(parameters):
+        for path, value in leaves(parameters):
             name = path.rpartition(".")[2]
             problem = check_parameter(name, value)
             if name in values:
@@ -104,10 +104,11 @@ def _plain(name: str) -> str:
     return name.lower().replace("_", "").replace("-", "")
 
 
-def _leaves(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every parameter of a nested config with its dotted path."""
     for name, value in parameters.items():
         if isinstance(value, Mapping):
-            yield from _leaves(value, f"{prefix}{name}.")
+            yield from leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
 
