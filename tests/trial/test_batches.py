@@ -10,10 +10,12 @@ from torchvision.transforms import functional
 from tune_cifar.trial.batches import (
     CropAndFlip,
     DeviceImages,
+    batch_sizes,
+    draw_epoch,
     normalise,
-    num_training_batches,
+    num_used_images,
     ordered_batches,
-    training_batches,
+    step_sizes,
 )
 from tune_cifar.trial.data import ImageSplit
 
@@ -32,25 +34,21 @@ def test_normalise_equals_the_tutorials_transform() -> None:
 
 
 def test_an_epoch_has_every_image_once_in_a_seeded_order() -> None:
-    pixels = torch.arange(70, dtype=torch.uint8)[:, None, None, None].expand(70, 32, 32, 3)
-    data = DeviceImages(pixels, torch.arange(70))
-    batches = list(training_batches(data, batch_size=32, augment="none", generator=_generator()))
-    labels = torch.cat([labels for _, labels in batches])
-    assert [len(images) for images, _ in batches] == [32, 32, 6]
-    assert sorted(labels.tolist()) == list(range(70))
-    assert torch.equal(torch.cat([images for images, _ in batches]), normalise(data.images[labels]))
-    again = training_batches(data, batch_size=32, augment="none", generator=_generator())
-    assert torch.equal(torch.cat([labels for _, labels in again]), labels)
-    other = training_batches(data, batch_size=32, augment="none", generator=_generator(4))
-    assert not torch.equal(torch.cat([labels for _, labels in other]), labels)
+    order, change = draw_epoch(70, "none", _generator())
+    assert sorted(order.tolist()) == list(range(70))
+    assert change is None
+    assert torch.equal(draw_epoch(70, "none", _generator())[0], order)
+    assert not torch.equal(draw_epoch(70, "none", _generator(4))[0], order)
+    assert torch.equal(draw_epoch(70, "flip_crop", _generator())[0], order)
 
 
-@pytest.mark.parametrize(("num_images", "sizes"), [(64, [32, 32]), (65, [32, 32]), (66, [32, 32, 2]), (5, [5])])
+@pytest.mark.parametrize(
+    ("num_images", "sizes"), [(64, [32, 32]), (65, [32, 32]), (66, [32, 32, 2]), (70, [32, 32, 6]), (5, [5])]
+)
 def test_a_last_batch_of_one_image_is_left_out(num_images: int, sizes: list[int]) -> None:
-    data = DeviceImages(torch.zeros(num_images, 32, 32, 3, dtype=torch.uint8), torch.arange(num_images))
-    batches = training_batches(data, batch_size=32, augment="none", generator=_generator())
-    assert [len(images) for images, _ in batches] == sizes
-    assert num_training_batches(num_images, 32) == len(sizes)
+    assert batch_sizes(num_images, 32) == sizes
+    assert sum(sizes) == num_used_images(num_images, 32)
+    assert step_sizes(num_images, 32) == sorted(set(sizes), reverse=True)
 
 
 def test_crop_and_flip_equal_torchvisions_image_by_image() -> None:
@@ -68,14 +66,14 @@ def test_crop_and_flip_equal_torchvisions_image_by_image() -> None:
     assert change.down.max() == 8
 
 
-def test_augmented_batches_are_the_drawn_crops_and_flips() -> None:
-    data = DeviceImages(torch.randint(0, 256, (50, 32, 32, 3), dtype=torch.uint8), torch.arange(50))
-    batches = list(training_batches(data, batch_size=16, augment="flip_crop", generator=_generator()))
-    generator = _generator()
-    order = torch.randperm(50, generator=generator)
-    change = CropAndFlip.draw(50, generator)
-    expected = normalise(change.apply(data.images[order], order))
-    assert torch.equal(torch.cat([images for images, _ in batches]), expected)
+def test_draws_are_copied_in_place() -> None:
+    room, drawn = CropAndFlip.empty(30, CPU), CropAndFlip.draw(30, _generator())
+    address = room.down.data_ptr()
+    room.copy_(drawn)
+    assert room.down.data_ptr() == address
+    rows = torch.arange(30)
+    images = torch.randint(0, 256, (30, 32, 32, 3), dtype=torch.uint8)
+    assert torch.equal(room.apply(images, rows), drawn.apply(images, rows))
 
 
 def test_read_only_arrays_are_shared_and_not_copied() -> None:

@@ -1,41 +1,55 @@
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
-from tune_cifar.trial.schedule import make_lr_schedule
+from tune_cifar.trial.schedule import learning_rate_schedule
 
 
-def _rates(name: str, num_steps: int) -> tuple[list[float], torch.optim.Optimizer]:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4, momentum=0.7)
-    schedule = make_lr_schedule(name, optimizer, num_steps=num_steps)
+def _torchs_rates(make: Callable[[torch.optim.Optimizer], LRScheduler], num_steps: int) -> list[float]:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.4)
+    schedule = make(optimizer)
     rates = []
     for _ in range(num_steps):
         rates.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         schedule.step()
-    return rates, optimizer
+    return rates
+
+
+def _rates(name: str, num_steps: int) -> list[float]:
+    rate_of = learning_rate_schedule(name, lr=0.4, num_steps=num_steps)
+    return [rate_of(step) for step in range(num_steps)]
 
 
 def test_constant() -> None:
-    assert _rates("constant", 5)[0] == [0.4] * 5
+    assert _rates("constant", 5) == [0.4] * 5
 
 
-def test_cosine_falls_to_zero() -> None:
-    rates, optimizer = _rates("cosine", 8)
-    assert rates == pytest.approx([0.2 * (1 + math.cos(math.pi * step / 8)) for step in range(8)])
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.0)
+@pytest.mark.parametrize("num_steps", [1, 2, 8, 351])
+def test_cosine_is_torchs_and_falls_to_zero(num_steps: int) -> None:
+    expected = _torchs_rates(lambda optimizer: CosineAnnealingLR(optimizer, T_max=num_steps), num_steps)
+    assert _rates("cosine", num_steps) == pytest.approx(expected, rel=1e-9)
+    assert learning_rate_schedule("cosine", lr=0.4, num_steps=num_steps)(num_steps) == pytest.approx(0, abs=1e-12)
 
 
-def test_onecycle_peaks_at_the_rate_and_keeps_the_momentum() -> None:
-    rates, optimizer = _rates("onecycle", 20)
-    assert max(rates) == pytest.approx(0.4, rel=1e-2)
-    assert rates[0] < 0.1 > rates[-1]
-    assert optimizer.param_groups[0]["momentum"] == 0.7
+@pytest.mark.parametrize("num_steps", [3, 20, 351])
+def test_onecycle_is_torchs_with_the_rate_as_its_peak(num_steps: int) -> None:
+    # One step more than is trained: torch's refuses to be stepped after its last one.
+    expected = _torchs_rates(
+        lambda optimizer: OneCycleLR(optimizer, max_lr=0.4, total_steps=num_steps + 1, cycle_momentum=False), num_steps
+    )
+    assert _rates("onecycle", num_steps) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2])
+def test_onecycle_of_a_step_or_two_stays_within_its_peak(num_steps: int) -> None:
+    assert all(0 < rate <= 0.4 for rate in _rates("onecycle", num_steps))
 
 
 def test_an_unknown_name_is_refused() -> None:
     with pytest.raises(ValueError, match="step"):
-        make_lr_schedule("step", torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0), num_steps=1)
+        learning_rate_schedule("step", lr=1.0, num_steps=1)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 import torchvision
 from torch.utils.data import DataLoader, TensorDataset
 
+from tune_cifar.trial import precision
 from tune_cifar.trial.batches import normalise
 from tune_cifar.trial.checkpoint import TRAINING_FILE, WEIGHTS_FILE, load_weights
 from tune_cifar.trial.config import TrialConfig
@@ -34,20 +36,46 @@ def _numbers(results: list[EpochResult]) -> list[EpochResult]:
     return [dataclasses.replace(result, epoch_seconds=0.0, average_epoch_seconds=None) for result in results]
 
 
-def test_it_equals_the_tutorials_loop(make_dataset: MakeDataset) -> None:
-    """The plain loop with a DataLoader and loss.item() at each step, in the same memory order.
+def _to_float64(run: TrainingRun) -> None:
+    """Let a run compute in float64, where two ways that are equal but for rounding stay together."""
+    run.network.double()
+    run.network.register_forward_pre_hook(lambda _network, images: images[0].double())
+    for buffer in run.program.momentum():
+        buffer.data = buffer.data.double()
+    run.program.still_weights = [(weight, torch.zeros_like(weight)) for weight, _ in run.program.still_weights]
 
-    Another order rounds differently, and batch norm on 1x1 maps makes percents of that within six steps (measured).
-    """
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model": "ResNet34", "momentum": 0.0},
+        {"weight_decay": 0.01, "nesterov": True, "label_smoothing": 0.1, "lr_schedule": "cosine"},
+    ],
+)
+def test_it_equals_the_tutorials_loop(make_dataset: MakeDataset, changes: dict[str, Any]) -> None:
+    """torchvision's own network, a DataLoader and loss.item() at each step, all in float64."""
     data = make_dataset()
-    run = TrainingRun(dataclasses.replace(CONFIG, lr=1e-4, epochs=2), data, CPU)
-    network = torchvision.models.resnet18(num_classes=4)
+    config = dataclasses.replace(CONFIG, epochs=2, precision="fp32", **{"lr": 1e-4, **changes})
+    run = TrainingRun(config, data, CPU)
+    network: torch.nn.Module = torchvision.models.get_model(config.model.lower(), num_classes=4).double()
     network.load_state_dict(run.network.state_dict())
-    network.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
-    criterion = torch.nn.CrossEntropyLoss()
-    images = normalise(torch.from_numpy(data.train.images)).contiguous()
-    labels = torch.from_numpy(data.train.labels)
+    _to_float64(run)
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=config.lr,
+        momentum=config.momentum,
+        weight_decay=config.weight_decay,
+        nesterov=config.nesterov,
+    )
+    schedule = (
+        torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=12) if config.lr_schedule != "constant" else None
+    )
+    criterion = torch.nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    images, validation_images = (
+        normalise(torch.from_numpy(part.images)).contiguous().double() for part in (data.train, data.validation)
+    )
+    labels, validation_labels = (torch.from_numpy(part.labels) for part in (data.train, data.validation))
     generator = torch.Generator().manual_seed(CONFIG.seed)
     for result in run.epochs():
         order = torch.randperm(len(labels), generator=generator)
@@ -55,17 +83,46 @@ def test_it_equals_the_tutorials_loop(make_dataset: MakeDataset) -> None:
         network.train()
         for batch, target in DataLoader(TensorDataset(images[order], labels[order]), batch_size=16):
             optimizer.zero_grad()
-            loss = criterion(network(batch.to(memory_format=torch.channels_last)), target)
+            loss = criterion(network(batch), target)
             loss.backward()
             optimizer.step()
+            if schedule:
+                schedule.step()
             running_loss += loss.item()
         network.eval()
         with torch.inference_mode():
-            scores = network(normalise(torch.from_numpy(data.validation.images)))
-        val_labels = torch.from_numpy(data.validation.labels)
+            scores = network(validation_images)
+            val_loss = torch.nn.functional.cross_entropy(scores, validation_labels).item()
+        # 1e-5: losses are summed, and those of the validation computed, in fp32.
         assert result.train_log[-1][2] == pytest.approx(running_loss / 6, rel=1e-5)
-        assert result.val_loss == pytest.approx(criterion(scores, val_labels).item(), rel=1e-5)
-        assert result.val_accuracy == (scores.argmax(1) == val_labels).double().mean().item()
+        assert result.val_loss == pytest.approx(val_loss, rel=1e-5)
+        assert result.val_accuracy == (scores.argmax(1) == validation_labels).double().mean().item()
+    for name, tensor in network.state_dict().items():
+        # Batch norm over one-pixel maps makes 1e-10 of rounding within these 12 steps (measured).
+        assert (run.network.state_dict()[name] - tensor).abs().max() < 1e-8, name
+
+
+def test_precision_is_in_the_checkpoint_and_another_one_is_said(
+    make_dataset: MakeDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision, "cpu_bf16_features", lambda: ["avx512_bf16"])
+    run = TrainingRun(CONFIG, make_dataset(), CPU)
+    assert (run.precision.name, run.notes) == ("bf16", [])
+    next(run.epochs())
+    run.save(tmp_path)
+    monkeypatch.setattr(precision, "cpu_bf16_features", list)
+    elsewhere = TrainingRun(CONFIG, make_dataset(), CPU)
+    elsewhere.load(tmp_path)
+    assert elsewhere.notes == ["goes on in fp32 what was begun in bf16: the CPU has neither avx512_bf16 nor amx"]
+
+
+def test_a_stopped_run_ends_within_a_step(make_dataset: MakeDataset) -> None:
+    run = TrainingRun(dataclasses.replace(CONFIG, epochs=1000), make_dataset(), CPU)
+    epochs = run.epochs()
+    next(epochs)
+    run.stop()
+    assert list(epochs) == []
+    assert run.epochs_done == 1
 
 
 def test_rows_come_every_50_batches_with_the_fractional_epoch(make_dataset: MakeDataset) -> None:

@@ -3,7 +3,6 @@ image by image costs more than training on a GPU does."""
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -64,6 +63,18 @@ class CropAndFlip:
         shifts = torch.randint(0, 2 * CROP_PADDING_PIXELS + 1, (2, num_images), generator=generator)
         return cls(shifts[0], shifts[1], torch.rand(num_images, generator=generator) < 0.5)
 
+    @classmethod
+    def empty(cls, num_images: int, device: torch.device) -> CropAndFlip:
+        """Room on `device` for the draws of an epoch."""
+        shifts = torch.zeros(2, num_images, dtype=torch.int64, device=device)
+        return cls(shifts[0], shifts[1], torch.zeros(num_images, dtype=torch.bool, device=device))
+
+    def copy_(self, other: CropAndFlip) -> None:
+        """Take over the draws of `other`, in place."""
+        self.down.copy_(other.down)
+        self.right.copy_(other.right)
+        self.flip.copy_(other.flip)
+
     def apply(self, images: Tensor, rows: Tensor) -> Tensor:
         """Crop and flip `images` (uint8 [k, height, width, 3]), which are the ones numbered `rows`.
 
@@ -74,7 +85,7 @@ class CropAndFlip:
         device = images.device
         pad = CROP_PADDING_PIXELS
         padded = torch.nn.functional.pad(images, (0, 0, pad, pad, pad, pad))
-        down, right, flip = (part[rows].to(device) for part in (self.down, self.right, self.flip))
+        down, right, flip = (part.index_select(0, rows) for part in (self.down, self.right, self.flip))
         columns = torch.arange(width, device=device).expand(count, width)
         columns = torch.where(flip[:, None], width - 1 - columns, columns) + right[:, None]
         lines = torch.arange(height, device=device) + down[:, None]
@@ -82,32 +93,33 @@ class CropAndFlip:
         return padded[which, lines[:, :, None], columns[:, None, :]]
 
 
-def num_training_batches(num_images: int, batch_size: int) -> int:
-    """How many batches `training_batches` yields in an epoch."""
-    return math.ceil(_num_used(num_images, batch_size) / batch_size)
+def num_used_images(num_images: int, batch_size: int) -> int:
+    """How many of `num_images` an epoch trains on: all, or all but one.
 
-
-def _num_used(num_images: int, batch_size: int) -> int:
-    # Batch norm cannot train on one image whose last feature map is 1x1: such a last batch is left out.
+    Batch norm cannot train on one image whose last feature map is 1x1: such a last batch is left out.
+    """
     return num_images - (num_images % batch_size == 1)
 
 
-def training_batches(
-    data: DeviceImages, *, batch_size: int, augment: str, generator: torch.Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield one epoch of (float images [k, 3, h, w], labels [k]) in an order drawn from `generator` (a CPU one).
+def batch_sizes(num_images: int, batch_size: int) -> list[int]:
+    """The number of images of each step of an epoch. The last is as short as it comes, as in the tutorial."""
+    used = num_used_images(num_images, batch_size)
+    return [min(batch_size, used - start) for start in range(0, used, batch_size)]
 
-    All random numbers of the epoch are drawn before its first batch, so the generator's state between
-    epochs is all that a checkpoint needs. The last batch is as short as it comes, as in the tutorial.
+
+def step_sizes(num_images: int, batch_size: int) -> list[int]:
+    """The different numbers of images that a step has, the usual one first."""
+    return list(dict.fromkeys(batch_sizes(num_images, batch_size)))
+
+
+def draw_epoch(num_images: int, augment: str, generator: torch.Generator) -> tuple[Tensor, CropAndFlip | None]:
+    """Draw an epoch's order (int64 [n]) and augmentation from `generator`, a CPU one.
+
+    All random numbers of the epoch are drawn before its first step, so the generator's state between
+    epochs is all that a checkpoint needs, and is the same on every device.
     """
-    order = torch.randperm(len(data), generator=generator)[: _num_used(len(data), batch_size)]
-    change = CropAndFlip.draw(len(data), generator) if augment == "flip_crop" else None
-    for rows in order.split(batch_size):  # type: ignore[no-untyped-call]
-        rows_on_device = rows.to(data.images.device)
-        images = data.images.index_select(0, rows_on_device)
-        if change is not None:
-            images = change.apply(images, rows)
-        yield normalise(images), data.labels.index_select(0, rows_on_device)
+    order = torch.randperm(num_images, generator=generator)
+    return order, CropAndFlip.draw(num_images, generator) if augment == "flip_crop" else None
 
 
 def ordered_batches(data: DeviceImages, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

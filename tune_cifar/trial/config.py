@@ -47,6 +47,7 @@ class TrialConfig:
     augment: str = "none"
     lr_schedule: str = "constant"
     stem: str = "imagenet"
+    precision: str = "auto"
     seed: int = 0
 
     @classmethod
@@ -167,6 +168,7 @@ PARAMETERS: Mapping[str, ParameterRule] = MappingProxyType(
         "augment": ParameterRule("changes to the training images", _one_of("none", "flip_crop")),
         "lr_schedule": ParameterRule("course of the learning rate", _one_of("constant", "cosine", "onecycle")),
         "stem": ParameterRule("first layers of the network", _one_of("imagenet", "cifar")),
+        "precision": ParameterRule("number format of matrix products", _one_of("auto", "fp32", "bf16")),
         "seed": ParameterRule("start of all random numbers", _integer(0, 2**63 - 1)),
     }
 )

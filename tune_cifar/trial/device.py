@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from tune_cifar.trial.memory import keep_freed_memory
+
 
 def choose_device() -> torch.device:
     """The GPU if this process can see one (Ray shows a trial only its own), else the CPU."""
@@ -24,6 +26,7 @@ def prepare_device(device: torch.device, *, cpu_threads: int) -> None:
     Sums in another number of threads differ in their last bits, so a trial and its repetition need the same.
     """
     torch.set_num_threads(cpu_threads)
+    keep_freed_memory()
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False

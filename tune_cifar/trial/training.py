@@ -10,15 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import nn
 
-from tune_cifar.trial.batches import DeviceImages, num_training_batches, training_batches
-from tune_cifar.trial.checkpoint import load_checkpoint, save_checkpoint
+from tune_cifar.trial.batches import batch_sizes, draw_epoch
+from tune_cifar.trial.checkpoint import TrainingState, copy_to_cpu, load_checkpoint
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.evaluation import evaluate_model
-from tune_cifar.trial.model import build_model
-from tune_cifar.trial.schedule import make_lr_schedule
+from tune_cifar.trial.schedule import learning_rate_schedule
+from tune_cifar.trial.workbench import Workbench
 
 LOG_EVERY_BATCHES = 50
 """The tutorial logs the mean training loss of each 50 batches."""
@@ -66,39 +65,43 @@ class TrainingRun:
     saved after an epoch and goes on in another process.
     """
 
-    def __init__(self, config: TrialConfig, data: ImageDataset, device: torch.device) -> None:
+    def __init__(
+        self, config: TrialConfig, data: ImageDataset, device: torch.device, workbench: Workbench | None = None
+    ) -> None:
+        """`workbench` is that of earlier runs in this process on the same data and device, if there were any."""
         self.config = config
-        self.device = device
-        self.train_data = DeviceImages.from_split(data.train, device)
-        self.validation_data = DeviceImages.from_split(data.validation, device)
-        network = build_model(config.model, num_classes=len(data.class_names), stem=config.stem, seed=config.seed)
-        self.network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.SGD(
-            self.network.parameters(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.nesterov,
+        workbench = workbench or Workbench(data, device)
+        self.validation_data = workbench.validation_data
+        self.program, fallback = workbench.program(config)
+        self.notes = [fallback] if fallback else []
+        self.network = self.program.network
+        self.precision = self.program.precision
+        self.num_images = len(workbench.train_data)
+        self.batch_sizes = batch_sizes(self.num_images, config.batch_size)
+        self.learning_rate = learning_rate_schedule(
+            config.lr_schedule, lr=config.lr, num_steps=config.epochs * len(self.batch_sizes)
         )
-        self.steps_per_epoch = num_training_batches(len(self.train_data), config.batch_size)
-        self.lr_schedule = make_lr_schedule(
-            config.lr_schedule, self.optimizer, num_steps=config.epochs * self.steps_per_epoch
-        )
-        self.loss_function = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.epochs_done = 0
         self.step = 0
         self.epoch_seconds: list[float] = []
+        self._stopped = False
+
+    def stop(self) -> None:
+        """End training within a step, from another thread; `epochs` then ends without the result of the epoch."""
+        self._stopped = True
 
     def epochs(self) -> Iterator[EpochResult]:
         """Train the epochs that are left and yield the result of each; ends early when the loss is not finite."""
         while self.epochs_done < self.config.epochs:
             result = self._train_epoch()
+            if result is None:
+                return
             yield result
             if result.status == "diverged":
                 return
 
-    def _train_epoch(self) -> EpochResult:
+    def _train_epoch(self) -> EpochResult | None:
         start = time.perf_counter()
         rows: list[tuple[int, float, float]] = []
         diverged = ""
@@ -107,6 +110,8 @@ class TrainingRun:
             if not math.isfinite(row[2]):
                 diverged = f"train_loss is {row[2]} at epoch {row[1]:.2f}"
                 break
+        if self._stopped:
+            return None
         val_loss = val_accuracy = None
         if not diverged:
             val_loss, val_accuracy = evaluate_model(self.network, self.validation_data)
@@ -140,58 +145,53 @@ class TrainingRun:
         than 50 batches, which would otherwise have no training loss at all.
         """
         self.network.train()
-        loss_sum = torch.zeros((), device=self.device)
-        batches = training_batches(
-            self.train_data,
-            batch_size=self.config.batch_size,
-            augment=self.config.augment,
-            generator=self.generator,
-        )
-        for batch, (images, labels) in enumerate(batches, start=1):
-            loss_sum += self._train_step(images, labels)
-            short_epoch = self.steps_per_epoch < LOG_EVERY_BATCHES and batch == self.steps_per_epoch
+        self.program.start_epoch(*draw_epoch(self.num_images, self.config.augment, self.generator))
+        num_steps = len(self.batch_sizes)
+        for batch, num_images in enumerate(self.batch_sizes, start=1):
+            if self._stopped:
+                return
+            self.program.set_learning_rate(self.learning_rate(self.epochs_done * num_steps + batch - 1))
+            self.program.step(num_images)
+            short_epoch = num_steps < LOG_EVERY_BATCHES and batch == num_steps
             if batch % LOG_EVERY_BATCHES == 0 or short_epoch:
                 num_batches = batch if short_epoch else LOG_EVERY_BATCHES
                 self.step += 1
                 # Reading the sum waits for the device, so it is done once a row and not once a step.
-                mean_loss = loss_sum.item() / num_batches
-                yield self.step, self.epochs_done + batch / self.steps_per_epoch, mean_loss
-                loss_sum.zero_()
+                yield self.step, self.epochs_done + batch / num_steps, self.program.read_loss_sum() / num_batches
+        self.program.read_loss_sum()
 
-    def _train_step(self, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        self.optimizer.zero_grad(set_to_none=True)
-        loss: torch.Tensor = self.loss_function(self.network(images), labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
-        self.lr_schedule.step()
-        return loss.detach()
+    def snapshot(self) -> TrainingState:
+        """A copy of all that a checkpoint holds, so that it can be written while training goes on."""
+        unfinished = self.epochs_done < self.config.epochs
+        return TrainingState(
+            weights=copy_to_cpu(self.network.state_dict()),
+            progress={
+                "config": self.config.as_dict(),
+                "precision": self.precision.name,
+                "epochs_done": self.epochs_done,
+                "step": self.step,
+                "epoch_seconds": list(self.epoch_seconds),
+            },
+            momentum=[buffer.to("cpu", copy=True) for buffer in self.program.momentum()] if unfinished else None,
+            generator=self.generator.get_state() if unfinished else None,
+        )
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint into `folder`: the weights, and what training needs to go on, if it is not over."""
-        unfinished = self.epochs_done < self.config.epochs
-        progress = {
-            "config": self.config.as_dict(),
-            "epochs_done": self.epochs_done,
-            "step": self.step,
-            "epoch_seconds": self.epoch_seconds,
-        }
-        state = {
-            "optimizer": self.optimizer.state_dict(),
-            "lr_schedule": self.lr_schedule.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-        save_checkpoint(folder, self.network.state_dict(), progress, state if unfinished else None)
+        """Write a checkpoint into `folder`."""
+        self.snapshot().write(folder)
 
     def load(self, folder: Path) -> None:
         """Go on from the checkpoint in `folder`; raises `ValueError` when it belongs to another config."""
-        weights, progress, state = load_checkpoint(folder, self.device)
-        if progress["config"] != self.config.as_dict():
-            raise ValueError(f"the checkpoint {folder} is of {progress['config']}, not of {self.config}")
-        self.network.load_state_dict(weights)
-        self.epochs_done = progress["epochs_done"]
-        self.step = progress["step"]
-        self.epoch_seconds = list(progress["epoch_seconds"])
-        if state is not None:
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.lr_schedule.load_state_dict(state["lr_schedule"])
-            self.generator.set_state(state["generator"].cpu())
+        state = load_checkpoint(folder)
+        if state.progress["config"] != self.config.as_dict():
+            raise ValueError(f"the checkpoint {folder} is of {state.progress['config']}, not of {self.config}")
+        begun_in = state.progress["precision"]
+        if begun_in != self.precision.name:
+            self.notes.append(f"goes on in {self.precision.name} what was begun in {begun_in}: {self.precision.reason}")
+        self.network.load_state_dict(state.weights)
+        self.epochs_done = state.progress["epochs_done"]
+        self.step = state.progress["step"]
+        self.epoch_seconds = list(state.progress["epoch_seconds"])
+        if state.momentum is not None and state.generator is not None:
+            self.program.load_momentum(state.momentum)
+            self.generator.set_state(state.generator)

@@ -1,0 +1,72 @@
+"""What trials that run one after another in a process share: the images on the device and the recorded steps."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+
+from tune_cifar.trial.batches import DeviceImages
+from tune_cifar.trial.config import TrialConfig
+from tune_cifar.trial.data import ImageDataset
+from tune_cifar.trial.precision import choose_precision
+from tune_cifar.trial.program import TrainingProgram
+from tune_cifar.trial.recording import CudaGraphRecorder, StepRecorder, record_program
+
+MAX_RECORDED_PROGRAMS = 4
+"""The tutorial's sweep has four kinds of step (two models, two batch sizes); each keeps its memory on the GPU."""
+
+# What a recorded step does not read: it is set between steps, or before the first one.
+_FREE_PARAMETERS = ("lr", "lr_schedule", "epochs", "seed")
+
+
+class Workbench:
+    """Images on `device`, and programs for them. Trials whose steps differ only in the learning rate share one."""
+
+    def __init__(
+        self,
+        data: ImageDataset,
+        device: torch.device,
+        make_recorder: Callable[[torch.device], StepRecorder] | None = None,
+    ) -> None:
+        """`make_recorder` defaults to CUDA graphs on a GPU, and to none on the CPU, where launching costs nothing."""
+        self.device = device
+        self.num_classes = len(data.class_names)
+        self.train_data = DeviceImages.from_split(data.train, device)
+        self.validation_data = DeviceImages.from_split(data.validation, device)
+        self._of_data = (data.fingerprint, len(data.train))
+        if make_recorder is None and device.type == "cuda":
+            make_recorder = CudaGraphRecorder
+        self._make_recorder = make_recorder
+        self._programs: OrderedDict[tuple[object, ...], tuple[TrainingProgram, str]] = OrderedDict()
+
+    def fits(self, data: ImageDataset, device: torch.device) -> bool:
+        """Whether this is a workbench for `data` on `device`."""
+        return self._of_data == (data.fingerprint, len(data.train)) and self.device == device
+
+    def program(self, config: TrialConfig) -> tuple[TrainingProgram, str]:
+        """A program at the start of the trial `config`, and a fallback in words or an empty string."""
+        if self._make_recorder is None:
+            return self._new_program(config), ""
+        step_parameters = {name: value for name, value in config.as_dict().items() if name not in _FREE_PARAMETERS}
+        key = tuple(step_parameters.values())
+        if key not in self._programs:
+            while len(self._programs) >= MAX_RECORDED_PROGRAMS:
+                self._programs.popitem(last=False)
+            program = self._new_program(config)
+            fallback = record_program(program, self._make_recorder(self.device))
+            self._programs[key] = program, fallback
+        self._programs.move_to_end(key)
+        program, fallback = self._programs[key]
+        program.reset(config)
+        return program, fallback
+
+    def _new_program(self, config: TrialConfig) -> TrainingProgram:
+        return TrainingProgram(
+            config,
+            self.train_data,
+            num_classes=self.num_classes,
+            device=self.device,
+            precision=choose_precision(config.precision, self.device),
+        )
