@@ -15,7 +15,7 @@ from tune_cifar.settings import (
     search_folder,
 )
 
-SETTINGS = SearchSettings("digits", None, 5, 0, None, 0.5, None)
+SETTINGS = SearchSettings("digits", None, 5, 0, None, 0.5, None, "auto")
 
 
 def _save(folder: Path) -> Path:

@@ -38,6 +38,9 @@ def main(arguments: Sequence[str]) -> int:
     console.print(f"device   {describe_device(device)}")
 
     run = TrainingRun(config, data, device)
+    console.print(f"precision {run.precision.name}: {run.precision.reason}")
+    for note in run.notes:
+        console.print(f"note     {note}", soft_wrap=True)
     result = None
     for result in run.epochs():
         console.print(_describe(result, config), highlight=False)

@@ -33,7 +33,10 @@ def _one_thread() -> None:
 
 def _numbers(results: list[EpochResult]) -> list[EpochResult]:
     """The results without their timings, which differ from run to run."""
-    return [dataclasses.replace(result, epoch_seconds=0.0, average_epoch_seconds=None) for result in results]
+    return [
+        dataclasses.replace(result, epoch_seconds=0.0, average_epoch_seconds=None, started_at=0.0, trained_at=0.0)
+        for result in results
+    ]
 
 
 def _to_float64(run: TrainingRun) -> None:

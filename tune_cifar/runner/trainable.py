@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 import math
-import tempfile
+import os
 from pathlib import Path
 from typing import Any
 
+import torch
 from ray import tune
 
+from tune_cifar.runner.reporting import EpochReporter
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import choose_device, prepare_device
-from tune_cifar.trial.training import TrainingRun
+from tune_cifar.trial.training import EpochResult, TrainingRun
+from tune_cifar.trial.workbench import Workbench
+
+# Tune gives a stopped trial 2 seconds to leave its process to the next one, else it starts another process, which
+# takes longer than the step, or the validation, that the trial is in.
+_STOP_SECONDS = 60
+
+_workbenches: list[Workbench] = []
+"""The one of this process, which Tune uses for one trial after another."""
 
 
 def train_trial(parameters: dict[str, Any], *, data: ImageDataset, metric: str, cpu_threads: int) -> None:
     """Train one config, reporting each epoch with a checkpoint; goes on from Tune's checkpoint if there is one."""
+    os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_STOP_SECONDS)
     config = TrialConfig.from_parameters(parameters)
     device = choose_device()
     prepare_device(device, cpu_threads=cpu_threads)
-    run = TrainingRun(config, data, device)
+    run = TrainingRun(config, data, device, _workbench(data, device))
     checkpoint = tune.get_checkpoint()
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             run.load(Path(folder))
-    for result in run.epochs():
-        metrics = result.metrics()
-        # Tuples, because Tune's TensorBoard logger takes a list for a histogram.
-        metrics["train_log"] = tuple(tuple(row) for row in metrics["train_log"])
-        # Tune wants the metric in every result, a diverged one too; the searcher knows what NaN means.
-        metrics.setdefault(metric, math.nan)
-        if result.status == "diverged":
-            tune.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            run.save(Path(folder))
-            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+    with EpochReporter(run.stop) as reporter:
+        for result in run.epochs():
+            metrics = {**_metrics(result, metric), "notes": tuple(run.notes)}
+            reporter.report(metrics, None if result.status == "diverged" else run.snapshot())
+
+
+def _workbench(data: ImageDataset, device: torch.device) -> Workbench:
+    if not _workbenches or not _workbenches[0].fits(data, device):
+        _workbenches[:] = [Workbench(data, device)]
+    return _workbenches[0]
+
+
+def _metrics(result: EpochResult, metric: str) -> dict[str, Any]:
+    metrics = result.metrics()
+    # Tuples, because Tune's TensorBoard logger takes a list for a histogram.
+    metrics["train_log"] = tuple(tuple(row) for row in metrics["train_log"])
+    # Tune wants the metric in every result, a diverged one too; the searcher knows what NaN means.
+    metrics.setdefault(metric, math.nan)
+    return metrics

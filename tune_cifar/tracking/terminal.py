@@ -38,6 +38,7 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         self.trials_at_once = trials_at_once
         self.console = console
         self.live: Live | None = None
+        self.notes_said: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; a terminal belongs to one process, so nothing of it goes along."""
@@ -57,6 +58,10 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:
         """An epoch is done."""
         record = self.log.record_of(trial)
+        for note in result.get("notes", ()):
+            if note not in self.notes_said:  # what one trial had to do otherwise, most trials had to
+                self.notes_said.add(note)
+                self._print(f"note     trial {record.number} and maybe others: {note}")
         score = f"{self.metric.name} {show_score(result[self.metric.name])}"
         self._show(f"{self._prefix(record)} epoch {result['epoch']}/{_num_epochs(record)}: {score}")
 

@@ -29,6 +29,7 @@ class EpochResult:
 
     `train_log` holds the epoch's rows (step, fractional epoch, train_loss); `step` counts rows over
     the whole run. A diverged epoch has no validation values. `average_epoch_seconds` comes with the last epoch.
+    `started_at` and `trained_at` are the Unix times of the first step's start and the last step's end.
     """
 
     epoch: int
@@ -39,6 +40,8 @@ class EpochResult:
     val_loss: float | None = None
     val_accuracy: float | None = None
     average_epoch_seconds: float | None = None
+    started_at: float = 0.0
+    trained_at: float = 0.0
     message: str = ""
 
     def metrics(self) -> dict[str, Any]:
@@ -52,6 +55,8 @@ class EpochResult:
             "val_accuracy": self.val_accuracy,
             "epoch_runtime (seconds)": self.epoch_seconds,
             "avg epoch runtime (seconds)": self.average_epoch_seconds,
+            "started_at": self.started_at,
+            "trained_at": self.trained_at,
             "status": self.status,
             "message": self.message or None,
         }
@@ -102,7 +107,7 @@ class TrainingRun:
                 return
 
     def _train_epoch(self) -> EpochResult | None:
-        start = time.perf_counter()
+        start, started_at = time.perf_counter(), time.time()
         rows: list[tuple[int, float, float]] = []
         diverged = ""
         for row in self._train_rows():
@@ -112,6 +117,7 @@ class TrainingRun:
                 break
         if self._stopped:
             return None
+        trained_at = time.time()
         val_loss = val_accuracy = None
         if not diverged:
             val_loss, val_accuracy = evaluate_model(self.network, self.validation_data)
@@ -123,7 +129,14 @@ class TrainingRun:
             message = f"diverged: {diverged}"
             finite_rows = tuple(row for row in rows if math.isfinite(row[2]))
             return EpochResult(
-                self.epochs_done + 1, self.step, finite_rows, self.epoch_seconds[-1], "diverged", message=message
+                epoch=self.epochs_done + 1,
+                step=self.step,
+                train_log=finite_rows,
+                epoch_seconds=self.epoch_seconds[-1],
+                status="diverged",
+                started_at=started_at,
+                trained_at=trained_at,
+                message=message,
             )
         self.epochs_done += 1
         last = self.epochs_done == self.config.epochs
@@ -136,6 +149,8 @@ class TrainingRun:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             average_epoch_seconds=sum(self.epoch_seconds) / len(self.epoch_seconds) if last else None,
+            started_at=started_at,
+            trained_at=trained_at,
         )
 
     def _train_rows(self) -> Iterator[tuple[int, float, float]]:

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tune_cifar.runner.reporting import EpochReporter
+from tune_cifar.trial.checkpoint import TrainingState, load_checkpoint
+
+
+def _state(epoch: int) -> TrainingState:
+    return TrainingState({"w": torch.full((3,), float(epoch))}, {"epochs_done": epoch}, None, None)
+
+
+class Tune:
+    """Tune's side: keeps what is reported and may hold a report up, stop the trial or break."""
+
+    def __init__(self) -> None:
+        self.reports: list[tuple[dict[str, Any], TrainingState | None]] = []
+        self.on_report: Callable[[int], None] = lambda _number: None
+
+    def report(self, metrics: dict[str, Any], checkpoint: Any = None) -> None:
+        state = load_checkpoint(Path(checkpoint.path)) if checkpoint else None
+        self.reports.append((metrics, state))
+        self.on_report(len(self.reports))
+
+
+@pytest.fixture
+def tune() -> Tune:
+    return Tune()
+
+
+def test_epochs_arrive_in_order_each_with_its_checkpoint(tune: Tune) -> None:
+    with EpochReporter(pytest.fail, tune.report) as reporter:
+        for epoch in range(5):
+            reporter.report({"epoch": epoch}, _state(epoch) if epoch < 4 else None)
+    assert [metrics["epoch"] for metrics, _ in tune.reports] == list(range(5))
+    for epoch, (_, state) in enumerate(tune.reports[:4]):
+        assert state is not None
+        assert torch.equal(state.weights["w"], torch.full((3,), float(epoch)))
+        assert state.progress == {"epochs_done": epoch}
+    assert tune.reports[4][1] is None
+
+
+def test_training_goes_on_while_an_epoch_is_reported_and_waits_for_the_second(tune: Tune) -> None:
+    let_go = threading.Event()
+    tune.on_report = lambda _number: _wait(let_go)
+    handed_over: list[int] = []
+
+    def train() -> None:
+        with EpochReporter(pytest.fail, tune.report) as reporter:
+            for epoch in range(4):
+                reporter.report({"epoch": epoch}, None)
+                handed_over.append(epoch)
+
+    thread = threading.Thread(target=train)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while len(handed_over) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.1)
+    assert handed_over == [0, 1]
+    let_go.set()
+    thread.join(10)
+    assert [metrics["epoch"] for metrics, _ in tune.reports] == [0, 1, 2, 3]
+
+
+def _wait(event: threading.Event) -> None:
+    assert event.wait(10)
+
+
+def test_a_stop_by_tune_ends_training_and_the_trials_thread(tune: Tune) -> None:
+    def stop(number: int) -> None:
+        if number == 2:
+            raise SystemExit(0)
+
+    tune.on_report = stop
+    stopped = threading.Event()
+
+    def train() -> None:
+        with EpochReporter(stopped.set, tune.report) as reporter:
+            reporter.report({"epoch": 1}, None)
+            reporter.report({"epoch": 2}, None)
+            assert stopped.wait(10)
+            reporter.report({"epoch": 3}, None)
+
+    with pytest.raises(SystemExit):
+        train()
+    assert [metrics["epoch"] for metrics, _ in tune.reports] == [1, 2]
+
+
+def test_an_epoch_that_cannot_be_written_fails_the_trial(tune: Tune) -> None:
+    unwritable = TrainingState({}, {"epochs_done": object()}, None, None)
+    stopped = threading.Event()
+
+    def train() -> None:
+        with EpochReporter(stopped.set, tune.report) as reporter:
+            reporter.report({"epoch": 1}, unwritable)
+            assert stopped.wait(10)
+
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        train()
+    assert tune.reports == []
+
+
+def test_an_error_in_training_comes_first_and_what_was_trained_is_reported(tune: Tune) -> None:
+    def train() -> None:
+        with EpochReporter(pytest.fail, tune.report) as reporter:
+            reporter.report({"epoch": 1}, _state(1))
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train()
+    assert len(tune.reports) == 1

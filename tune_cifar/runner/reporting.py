@@ -1,0 +1,68 @@
+"""Reports epochs to Tune from a thread of its own, so that a trial trains on while its checkpoint is written."""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ray import tune
+
+from tune_cifar.trial.checkpoint import TrainingState
+
+Epoch = tuple[Mapping[str, Any], TrainingState | None]
+
+
+class EpochReporter:
+    """Takes the epochs of one trial in order; each is reported once its checkpoint is complete in Tune's storage.
+
+    At most one epoch is being written and one waits: a trial that is faster than its storage waits for it.
+    As a context manager it ends the trial's thread as Tune expects: by `SystemExit` when Tune stopped
+    the trial, by the error when one could not be written, else after the last epoch is reported.
+    """
+
+    def __init__(self, stop_training: Callable[[], None], report: Callable[..., None] = tune.report) -> None:
+        """`stop_training` is called, from the thread, when there is no use in training on."""
+        self._stop_training = stop_training
+        self._report_to_tune = report
+        self._epochs: queue.Queue[Epoch | None] = queue.Queue(maxsize=1)
+        self._end: BaseException | None = None
+        self._thread = threading.Thread(target=self._report_all, name="report", daemon=True)
+
+    def __enter__(self) -> EpochReporter:
+        self._thread.start()
+        return self
+
+    def report(self, metrics: Mapping[str, Any], state: TrainingState | None) -> None:
+        """Hand over an epoch; waits only while two others are on their way."""
+        self._epochs.put((metrics, state))
+
+    def __exit__(
+        self, error_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._epochs.put(None)
+        self._thread.join()
+        if error is None and self._end is not None:
+            raise self._end
+
+    def _report_all(self) -> None:
+        while (epoch := self._epochs.get()) is not None:
+            if self._end is not None:
+                continue  # the trial is over; what it trained since then counts for nothing
+            try:
+                self._report(*epoch)
+            except BaseException as end:  # SystemExit is how Tune stops a trial
+                self._end = end
+                self._stop_training()
+
+    def _report(self, metrics: Mapping[str, Any], state: TrainingState | None) -> None:
+        if state is None:
+            self._report_to_tune(dict(metrics))
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            state.write(Path(folder))
+            self._report_to_tune(dict(metrics), checkpoint=tune.Checkpoint.from_directory(folder))
