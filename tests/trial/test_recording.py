@@ -10,7 +10,7 @@ from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import prepare_device
 from tune_cifar.trial.training import EpochResult, TrainingRun
-from tune_cifar.trial.workbench import MAX_RECORDED_PROGRAMS, Workbench
+from tune_cifar.trial.workbench import MAX_PROGRAMS, Workbench
 
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(lr=0.01, batch_size=16, epochs=2)
@@ -81,7 +81,7 @@ def test_a_trial_after_one_that_diverged_or_was_stopped_starts_afresh(make_datas
 def test_each_kind_of_step_is_recorded_once_and_the_oldest_are_dropped(make_dataset: MakeDataset) -> None:
     data = make_dataset(num_train=16)
     workbench = Workbench(data, CPU, RepeatingRecorder)
-    configs = [dataclasses.replace(CONFIG, batch_size=size) for size in range(4, 5 + MAX_RECORDED_PROGRAMS)]
+    configs = [dataclasses.replace(CONFIG, batch_size=size) for size in range(4, 5 + MAX_PROGRAMS)]
     first = workbench.program(configs[0])[0]
     for config in configs:
         workbench.program(config)

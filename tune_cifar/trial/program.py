@@ -25,12 +25,10 @@ class TrainingProgram:
         self, config: TrialConfig, data: DeviceImages, *, num_classes: int, device: torch.device, precision: Precision
     ) -> None:
         self.config, self.data, self.precision, self.device = config, data, precision, device
-        self.num_classes = num_classes
         height, width = data.images.shape[1:3]
-        self.image_size = (height, width)
-        self.network = self._fresh_network(config).to(  # type: ignore[call-overload]
-            device=device, memory_format=torch.channels_last
-        )
+        network = build_model(config.model, num_classes=num_classes, stem=config.stem, seed=config.seed)
+        use_live_taps(network, (height, width))
+        self.network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         # Weights that only decay, each with the gradient it always has.
         self.still_weights: list[tuple[nn.Parameter, Tensor]] = []
         if config.weight_decay:
@@ -45,11 +43,6 @@ class TrainingProgram:
         self._offsets = torch.arange(min(config.batch_size, num_images), device=device)
         self._change = CropAndFlip.empty(len(data), device) if config.augment == "flip_crop" else None
         self._replays: dict[int, Callable[[], None]] = {}
-
-    def _fresh_network(self, config: TrialConfig) -> nn.Module:
-        network = build_model(config.model, num_classes=self.num_classes, stem=config.stem, seed=config.seed)
-        use_live_taps(network, self.image_size)
-        return network
 
     def _make_optimizer(self) -> torch.optim.SGD:
         config = self.config
@@ -68,10 +61,9 @@ class TrainingProgram:
                 optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         return optimizer
 
-    def reset(self, config: TrialConfig) -> None:
-        """Begin another trial, which may differ in what no step has recorded: `lr`, `lr_schedule`, `epochs`, `seed`."""
-        self.config = config
-        self.network.load_state_dict(self._fresh_network(config).state_dict())
+    def reset(self, weights: Mapping[str, Tensor]) -> None:
+        """Begin another trial from `weights`; it may differ in what no step reads: schedule, epochs and seed."""
+        self.network.load_state_dict(weights)
         self.load_momentum([torch.zeros_like(buffer) for buffer in self.momentum()])
         self.read_loss_sum()
 

@@ -1,23 +1,25 @@
-"""What trials that run one after another in a process share: the images on the device and the recorded steps."""
+"""What trials that run one after another in a process share: the images on the device, initial weights and steps."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
+from torch import Tensor
 
 from tune_cifar.trial.batches import DeviceImages
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
+from tune_cifar.trial.model import build_model
 from tune_cifar.trial.precision import choose_precision
 from tune_cifar.trial.program import TrainingProgram
 from tune_cifar.trial.recording import CudaGraphRecorder, StepRecorder, record_program
 
-MAX_RECORDED_PROGRAMS = 4
-"""The tutorial's sweep has four kinds of step (two models, two batch sizes); each keeps its memory on the GPU."""
+MAX_PROGRAMS = 4
+"""The tutorial's sweep has four kinds of step (two models, two batch sizes); each keeps its memory on the device."""
 
-# What a recorded step does not read: it is set between steps, or before the first one.
+# What a step does not read: it is set between steps, or before the first one.
 _FREE_PARAMETERS = ("lr", "lr_schedule", "epochs", "seed")
 
 
@@ -39,6 +41,7 @@ class Workbench:
         if make_recorder is None and device.type == "cuda":
             make_recorder = CudaGraphRecorder
         self._make_recorder = make_recorder
+        self._weights: OrderedDict[tuple[str, str, int], Mapping[str, Tensor]] = OrderedDict()
         self._programs: OrderedDict[tuple[object, ...], tuple[TrainingProgram, str]] = OrderedDict()
 
     def fits(self, data: ImageDataset, device: torch.device) -> bool:
@@ -47,20 +50,29 @@ class Workbench:
 
     def program(self, config: TrialConfig) -> tuple[TrainingProgram, str]:
         """A program at the start of the trial `config`, and a fallback in words or an empty string."""
-        if self._make_recorder is None:
-            return self._new_program(config), ""
         step_parameters = {name: value for name, value in config.as_dict().items() if name not in _FREE_PARAMETERS}
         key = tuple(step_parameters.values())
         if key not in self._programs:
-            while len(self._programs) >= MAX_RECORDED_PROGRAMS:
+            while len(self._programs) >= MAX_PROGRAMS:
                 self._programs.popitem(last=False)
             program = self._new_program(config)
-            fallback = record_program(program, self._make_recorder(self.device))
+            fallback = record_program(program, self._make_recorder(self.device)) if self._make_recorder else ""
             self._programs[key] = program, fallback
         self._programs.move_to_end(key)
         program, fallback = self._programs[key]
-        program.reset(config)
+        program.reset(self._initial_weights(config))
         return program, fallback
+
+    def _initial_weights(self, config: TrialConfig) -> Mapping[str, Tensor]:
+        """The weights that `config` begins with; all trials of a search begin with the same, unless its seed varies."""
+        key = (config.model, config.stem, config.seed)
+        if key not in self._weights:
+            while len(self._weights) >= MAX_PROGRAMS:
+                self._weights.popitem(last=False)
+            network = build_model(config.model, num_classes=self.num_classes, stem=config.stem, seed=config.seed)
+            self._weights[key] = network.state_dict()
+        self._weights.move_to_end(key)
+        return self._weights[key]
 
     def _new_program(self, config: TrialConfig) -> TrainingProgram:
         return TrainingProgram(
