@@ -56,7 +56,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One search of three trials that has ended: its folder of results, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
-    done = run("search", _write_sweep(folder), *SMALL, "--name", "small", folder=folder, **home)
+    flags = (*SMALL, "--name", "small", "--gpus-per-trial", "auto")
+    done = run("search", _write_sweep(folder), *flags, folder=folder, **home)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
     return folder / "results" / "small", done.stdout
@@ -115,6 +116,18 @@ def test_the_output_says_what_was_chosen_and_what_comes_next(finished: tuple[Pat
     assert len(re.findall(r"^\[\d/3\] finished: val_loss \d", output, re.MULTILINE)) == 3
     assert f"python -m tune_cifar.evaluate results/small/{_summary(results)['best']['model']} --data digits" in output
     assert "wandb sync results/small/wandb" in output
+
+
+def test_auto_is_kept_as_a_number_and_is_silent_without_a_gpu(finished: tuple[Path, str]) -> None:
+    results, output = finished
+    gpus_per_trial = json.loads((results / "search.json").read_text())["gpus_per_trial"]
+    if torch.cuda.is_available():
+        assert gpus_per_trial in (1.0, 0.5, 0.25, 0.125)
+        assert re.search(r"sharing +(one trial|[248] trials) a GPU: ", output)
+    else:
+        assert gpus_per_trial == 0.0
+        assert "sharing" not in output
+        assert "MPS" not in output
 
 
 def test_evaluate_as_printed_gives_the_same_test_accuracy(finished: tuple[Path, str]) -> None:
@@ -320,6 +333,7 @@ def test_trials_that_are_stopped_or_diverge_are_told_apart_with_the_reason(tmp_p
         (SWEEP, ["sweep.yaml", "--data", "digits", "--name", "../up"], "--name '../up' must be at most"),
         (SWEEP, ["sweep.yaml", "--data", "digits", "--wandb", "online"], "there is no W&B key"),
         (SWEEP, ["sweep.yaml", "--dry-run", "--cpus-per-trial", "1000"], "No machine can hold a trial"),
+        (SWEEP, ["sweep.yaml", "--dry-run", "--gpus-per-trial", "all"], "must be a number, 0 or above, or auto"),
         (SWEEP, ["--resume"], "There is no search in results to resume"),
         (SWEEP, ["--resume", "--name", "unknown"], "is not the folder of a search"),
     ],
@@ -348,6 +362,15 @@ def test_a_mistake_ends_the_process_with_2_and_no_traceback(tmp_path: Path) -> N
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
     assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_dry_run_measures_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_here(search.main, [str(_write_sweep(tmp_path)), "--dry-run", "--gpus-per-trial", "auto"]) == 0
+    told = "sharing  auto is measured when the search starts" in capsys.readouterr().out
+    assert told == torch.cuda.is_available()
 
 
 def test_dry_run_prints_the_plan_and_leaves_nothing_behind(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_a_resume_keeps_what_was_and_refuses_a_change() -> None:
     assert SETTINGS.resumed_with({"data": "digits", "count": None, "seed": None}) == SETTINGS
     with pytest.raises(UserError, match="--trials-at-once was not given and is now 3; --data was digits"):
         SETTINGS.resumed_with({"trials_at_once": 3, "data": "cifar10"})
+
+
+def test_auto_is_kept_as_the_number_that_came_of_it() -> None:
+    assert SETTINGS.resumed_with({"gpus_per_trial": "auto"}).gpus_per_trial == 0.5
+    without = replace(SETTINGS, gpus_per_trial=None)
+    with pytest.raises(UserError, match="--gpus-per-trial was not given and is now auto"):
+        without.resumed_with({"gpus_per_trial": "auto"})
+    with pytest.raises(UserError, match=r"--gpus-per-trial was 0.5 and is now 0.25"):
+        SETTINGS.resumed_with({"gpus_per_trial": 0.25})
+    with pytest.raises(UserError, match="--data was digits and is now auto"):
+        SETTINGS.resumed_with({"data": "auto"})
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "-a", "a b", "ä", "x" * 101, ".hidden"])

@@ -7,9 +7,10 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -37,6 +38,7 @@ from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
 
 if TYPE_CHECKING:
+    from tune_cifar.runner.resources import TrialSlots
     from tune_cifar.runner.tuning import SearchOutcome
     from tune_cifar.tracking.wandb_mode import Mode
     from tune_cifar.trial.data import ImageDataset
@@ -59,7 +61,7 @@ def main(arguments: Sequence[str]) -> int:
     else:
         sweep_file = args.sweep or DEFAULT_SWEEP
         config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
-        settings = SearchSettings(**{**given, "data": args.data or "cifar10", "seed": args.seed or 0})
+        settings = SearchSettings(**{**given, **_defaults(args)})
         name = args.name or f"{config.name or sweep_file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
         folder = search_folder(args.results, name)
         check_free(folder)
@@ -72,6 +74,11 @@ def main(arguments: Sequence[str]) -> int:
     return search(config, settings, folder, args.wandb, resume=args.resume, console=console)
 
 
+def _defaults(args: argparse.Namespace) -> dict[str, object]:
+    """The flags that have a default; None in `args` says that one was not given, which a resume must know."""
+    return {"data": args.data or "cifar10", "seed": args.seed or 0, "precision": args.precision or "auto"}
+
+
 def dry_run(config: SweepConfig, settings: SearchSettings, folder: Path, console: Console) -> int:
     """Print what a search would do on this machine, without starting anything."""
     from tune_cifar.runner.resources import plan_slots, this_machine
@@ -82,15 +89,17 @@ def dry_run(config: SweepConfig, settings: SearchSettings, folder: Path, console
     slots = plan_slots(
         [this_machine()],
         cpus_per_trial=settings.cpus_per_trial,
-        gpus_per_trial=settings.gpus_per_trial,
+        gpus_per_trial=None if settings.gpus_per_trial == "auto" else settings.gpus_per_trial,
         trials_at_once=settings.trials_at_once,
     )
+    measured_later = settings.gpus_per_trial == "auto" and slots.gpus_per_trial > 0
+    sharing = "auto is measured when the search starts; this plan has one trial a GPU" if measured_later else None
     space = SearchSpace(config)
     plan = plan_search(
         config, space, num_trials=settings.count, seed=settings.seed, trials_at_once=slots.trials_at_once
     )
     print_space(space, console)
-    print_plan(config, plan, slots, settings, folder, console)
+    print_plan(config, plan, slots, settings, folder, console, sharing=sharing)
     console.print("Nothing was started: --dry-run.")
     return 0
 
@@ -145,8 +154,9 @@ def _run_trials(
     console: Console,
 ) -> tuple[SearchOutcome, Mode]:
     """Start Ray, print the plan and run the trials; returns what came of them and where their W&B runs went."""
+    from tune_cifar.runner.gpu_sharing import gpu_sharing
     from tune_cifar.runner.ray_session import ray_session
-    from tune_cifar.runner.resources import plan_slots
+    from tune_cifar.runner.resources import plan_slots, this_machine
     from tune_cifar.runner.search_log import SearchLog
     from tune_cifar.runner.tuning import has_started, run_search
     from tune_cifar.sweep.searcher import plan_search
@@ -158,13 +168,24 @@ def _run_trials(
     metric = config.metric
     log = SearchLog(metric.name)
     space = SearchSpace(config)
-    with ray_session() as session:
+    sharing_gpus = gpu_sharing(
+        settings.gpus_per_trial,
+        config,
+        data,
+        {"precision": settings.precision},
+        machine=this_machine(),
+        cpus_per_trial=settings.cpus_per_trial or 1.0,
+        say=lambda line: console.print(f"sharing  {line}", soft_wrap=True, markup=False),
+    )
+    with sharing_gpus as sharing, ray_session() as session:
         slots = plan_slots(
             session.nodes,
             cpus_per_trial=settings.cpus_per_trial,
-            gpus_per_trial=settings.gpus_per_trial,
+            gpus_per_trial=sharing.gpus_per_trial,
             trials_at_once=settings.trials_at_once,
         )
+        if settings.gpus_per_trial == "auto":
+            settings = replace(settings, gpus_per_trial=slots.gpus_per_trial)
         plan = plan_search(
             config, space, num_trials=settings.count, seed=settings.seed, trials_at_once=slots.trials_at_once
         )
@@ -174,7 +195,11 @@ def _run_trials(
         elif not has_started(folder):
             console.print(f"resume   {folder} has no trial yet, so the search starts from the beginning")
             resume = False
-        print_plan(config, plan, slots, settings, folder, console, data=data, ray=session.description)
+        print_plan(
+            config, plan, slots, settings, folder, console, data=data, ray=session.description, sharing=sharing.line
+        )
+        constants, precision_reason = _constants(config, settings, slots)
+        console.print(f"precision {precision_reason}", soft_wrap=True)
         console.print(f"wandb    {wandb_reason}", soft_wrap=True)
         wandb_callback = SearchWandbCallback(
             project=config.project or "tune-cifar",
@@ -190,7 +215,6 @@ def _run_trials(
         progress = TerminalProgress(
             log, metric, num_trials=plan.num_trials, trials_at_once=slots.trials_at_once, console=console
         )
-        names_seed = any(parameter.name == "seed" for parameter in config.parameters)
         outcome = run_search(
             folder=folder,
             config=config,
@@ -198,13 +222,30 @@ def _run_trials(
             plan=plan,
             data=data,
             slots=slots,
-            constants={} if names_seed else {"seed": settings.seed},
+            constants=constants,
             log=log,
             callbacks=[progress, wandb_callback],
             stop_requested=wandb_callback.stop_requested,
             resume=resume,
         )
     return outcome, wandb_callback.mode
+
+
+def _constants(config: SweepConfig, settings: SearchSettings, slots: TrialSlots) -> tuple[dict[str, Any], str]:
+    """What the flags add to every trial's config unless the sweep file has it, and the precision in words."""
+    from tune_cifar.trial.device import choose_device
+    from tune_cifar.trial.precision import choose_precision
+
+    named = {parameter.name.rpartition(".")[2] for parameter in config.parameters}
+    constants = {} if "seed" in named else {"seed": settings.seed}
+    if "precision" in named:
+        return constants, "as the sweep file says"
+    device = choose_device()
+    if slots.gpus_per_trial and device.type == "cpu":
+        # The GPUs are on other machines than this process: each trial chooses where it runs.
+        return {**constants, "precision": settings.precision}, f"{settings.precision}, on the machine of each trial"
+    precision = choose_precision(settings.precision, device)
+    return {**constants, "precision": precision.name}, f"{precision.name}: {precision.reason}"
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -220,12 +261,31 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
     parser.add_argument("--trials-at-once", type=positive_int, metavar="N", help="default: one a GPU, else one a core")
     parser.add_argument("--cpus-per-trial", type=positive_float, metavar="X", help="default 1")
-    parser.add_argument("--gpus-per-trial", type=non_negative_float, metavar="X", help="default 1 where there are GPUs")
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=_number_or_auto,
+        metavar="X",
+        help="default 1 where there are GPUs; 0.25 lets four trials share one, auto measures how many should",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16"],
+        help="number format of matrix products (default auto: bf16 where the processor is made for it)",
+    )
     parser.add_argument("--seed", type=int, metavar="N", help="of the searcher and of each trial (default 0)")
     parser.add_argument("--wandb", choices=["online", "offline", "disabled"], help="default: online if a key is found")
     parser.add_argument("--resume", action="store_true", help="go on with the search of --name, or with the newest")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
     return parser.parse_args(arguments)
+
+
+def _number_or_auto(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return non_negative_float(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or above, or auto, got {text!r}") from None
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import re
 import shutil
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from tune_cifar.errors import UserError
 
@@ -18,23 +18,28 @@ NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """The flags that a search depends on. A resume takes them from the first start and may not change them."""
+    """The flags that a search depends on. A resume takes them from the first start and may not change them.
+
+    "auto" is stored as the number that came of it; asked for again at a resume, it means that number.
+    """
 
     data: str
     train_images: int | None
     count: int | None
     seed: int
     cpus_per_trial: float | None
-    gpus_per_trial: float | None
+    gpus_per_trial: float | Literal["auto"] | None
     trials_at_once: int | None
+    precision: str
 
     def resumed_with(self, given: dict[str, Any]) -> SearchSettings:
         """These settings again; raises `UserError` when a flag in `given` (None: not given) says otherwise."""
         kept = asdict(self)
+        resolved = {} if self.gpus_per_trial is None else {"gpus_per_trial": "auto"}
         changed = [
             f"--{name.replace('_', '-')} was {_show(kept[name])} and is now {_show(value)}"
             for name, value in given.items()
-            if value is not None and name in kept and value != kept[name]
+            if value is not None and name in kept and value not in (kept[name], resolved.get(name))
         ]
         if changed:
             raise UserError(

@@ -28,17 +28,23 @@ class RaySession:
     description: str
 
 
+def cluster_address() -> str | None:
+    """The Ray of `RAY_ADDRESS` or of `ray start` on this machine, which a session joins; None if it starts its own."""
+    # Not "auto", which joins any Ray on the machine, such as that of another search (ray 2.60).
+    address: str | None = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    return None if address == "local" else address
+
+
 @contextlib.contextmanager
 def ray_session() -> Iterator[RaySession]:
-    """Join the Ray of `RAY_ADDRESS` or of `ray start` on this machine, else start one here, and leave it at the end."""
+    """Join the Ray of `cluster_address`, else start one here, and leave it at the end."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Started by `uv run`, Ray would build an environment for each worker (ray 2.60).
     os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-    # Not "auto", which joins any Ray on the machine, such as that of another search (ray 2.60).
-    address = os.environ.get("RAY_ADDRESS") or read_ray_address()
+    address = cluster_address()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    if address and address != "local":
+    if address:
         description = _join(address, quiet)
     else:
         ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)

@@ -43,7 +43,7 @@ def plan_slots(
     """One trial for each GPU, else one for each core with one thread, unless told otherwise.
 
     A step of these networks on 32x32 images is too small to keep several threads busy;
-    `benchmarks/trials_at_once.py` compares the two ways on the machine at hand.
+    `benchmarks/trial.py` compares the two ways on the machine at hand.
     Raises `UserError` when no machine can hold a single trial.
     """
     total_gpus = sum(node.gpus for node in nodes)

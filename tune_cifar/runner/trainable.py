@@ -54,4 +54,6 @@ def _metrics(result: EpochResult, metric: str) -> dict[str, Any]:
     metrics["train_log"] = tuple(tuple(row) for row in metrics["train_log"])
     # Tune wants the metric in every result, a diverged one too; the searcher knows what NaN means.
     metrics.setdefault(metric, math.nan)
+    # Said with the last epoch: Tune would ask once more for a result to learn that the function has returned.
+    metrics["done"] = result.status != "running"
     return metrics

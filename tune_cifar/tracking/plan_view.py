@@ -35,8 +35,12 @@ def print_plan(
     *,
     data: ImageDataset | None = None,
     ray: str | None = None,
+    sharing: str | None = None,
 ) -> None:
-    """Print the search in a few lines; `data` and `ray` are known only once they are loaded and started."""
+    """Print the search in a few lines; `data` and `ray` are known only once they are loaded and started.
+
+    `sharing` says how trials share a GPU, where they do.
+    """
     images = f"{settings.data}"
     if data:
         counts = f"{len(data.train):,} training, {len(data.validation):,} validation, {len(data.test):,} test"
@@ -48,10 +52,10 @@ def print_plan(
         "sweep": f"{config.path}: {config.method}, {config.metric.goal} {config.metric.name}",
         "trials": plan.reason,
         "at once": f"{slots.trials_at_once}, each on {slots.cpus_per_trial:g} core{gpus} ({slots.reason})",
-        "data": images,
-        "seed": str(settings.seed),
-        "results": f"{folder}/",
     }
+    if sharing:
+        lines["sharing"] = sharing
+    lines |= {"data": images, "seed": str(settings.seed), "results": f"{folder}/"}
     if ray:
         lines["ray"] = ray
     for name, text in lines.items():
