@@ -30,6 +30,9 @@ def run_command(main: Callable[[Sequence[str]], int]) -> int:
 
 
 def _as_interrupt(_signal: int, _frame: Any) -> None:
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        # A script's `command &` ignores Ctrl-C, which then belongs to others; SIGTERM is still for this process.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 
