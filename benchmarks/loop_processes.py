@@ -81,6 +81,7 @@ class LoopProcess:
     """A process with a `LoopHost`, whose methods are called by name; as a context it ends the process."""
 
     def __init__(self, name: LoopName, folder: Path, device: torch.device, cpu_threads: int = 1) -> None:
+        self.cpu_threads = cpu_threads
         # Spawned: a forked process cannot use CUDA, and would take over the threads' state of its parent.
         context = multiprocessing.get_context("spawn")
         self._connection, other_end = context.Pipe()

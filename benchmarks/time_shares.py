@@ -63,7 +63,9 @@ def measure_time_shares(train: Callable[[], object], device: torch.device) -> di
     total_us = sum(microseconds.values())
     return {
         "shares": {category: microseconds[category] / total_us for category in CATEGORIES},
-        "largest_others": {name: unknown[name] / total_us for name in sorted(unknown, key=unknown.__getitem__)[-8:]},
+        "largest_others": {
+            name: unknown[name] / total_us for name in sorted(unknown, key=lambda name: -unknown[name])[:8]
+        },
         "graph_launches": sum(event.name == "cudaGraphLaunch" for event in events),
     }
 

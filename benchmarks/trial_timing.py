@@ -73,7 +73,9 @@ def time_case(
     tutorial = _open_tutorial(config, crew, num_images, seconds * TUTORIAL_SHARE / repeats)
     if tutorial.num_images < num_images:
         say(f"\n{config.model}: the tutorial's loop gets {tutorial.num_images:,} images an epoch, to end in time")
-    measurements = [tutorial, *_open_ours(config, crew, num_images)]
+    ours = plan_ours(crew, num_images, config.batch_size)
+    _open_and_warm_up(config, ours)
+    measurements = [tutorial, *ours]
     times = time_in_turn(measurements, repeats, deadline, say)
     tutorial_speeds = [tutorial.num_images / own for own in times[0]]
     results = [_result(measurement, own, tutorial_speeds) for measurement, own in zip(measurements, times, strict=True)]
@@ -100,29 +102,32 @@ def _open_tutorial(config: TrialConfig, crew: Crew, num_images: int, seconds: fl
     return Measurement("tutorial", [crew.tutorial], affordable, cpu_threads=described["cpu_threads"])
 
 
-def _open_ours(config: TrialConfig, crew: Crew, num_images: int) -> list[Measurement]:
-    """Open and warm up all processes of ours; returns what is to be measured with them."""
-    shared_gpu = crew.device_type != "cpu"
-    most = max(crew.counts_together(), default=1)
-    images_each = num_used_images(num_images // most, config.batch_size) if shared_gpu else num_images
-    of_one_thread = list(dict.fromkeys([crew.alone, *crew.together, *crew.under_mps]))
-    for process in of_one_thread:
-        process.start("open", config, num_images if process is crew.alone else images_each)
-    for process in of_one_thread:
-        process.finish()
-    call_all(of_one_thread, "train")
-    alone = [Measurement("ours", [crew.alone], num_images)]
+def plan_ours(crew: Crew, num_images: int, batch_size: int) -> list[Measurement]:
+    """What is measured of ours: one trial alone, on a CPU one with a thread on each core too, and trials at once."""
+    measurements = [Measurement("ours", [crew.alone], num_images)]
     if crew.many_threads:
-        # After the others, because threads that have to share their cores wait for each other far too long.
-        described = crew.many_threads.call("open", config, num_images)
-        crew.many_threads.call("train")
-        alone.append(Measurement("ours", [crew.many_threads], num_images, cpu_threads=described["cpu_threads"]))
-    return alone + [
-        Measurement("ours", processes[:count], images_each, num_epochs=most // count if shared_gpu else 1, mps=mps)
-        for processes, mps in ((crew.together, False), (crew.under_mps, True))
-        for count in crew.counts_together()
-        if processes
-    ]
+        threads = crew.many_threads.cpu_threads
+        measurements.append(Measurement("ours", [crew.many_threads], num_images, cpu_threads=threads))
+    counts = crew.counts_together()
+    most = max(counts, default=1) if crew.device_type == "cuda" else 1
+    for processes, mps in ((crew.together, False), (crew.under_mps, True)):
+        for count in counts if processes else ():
+            images_each, num_epochs = num_used_images(num_images // most, batch_size), max(1, most // count)
+            measurements.append(Measurement("ours", processes[:count], images_each, num_epochs, mps=mps))
+    return measurements
+
+
+def _open_and_warm_up(config: TrialConfig, measurements: Sequence[Measurement]) -> None:
+    """Open every process for its number of images and train an epoch, as many at once as share no core."""
+    num_images = {process: each.images_each for each in measurements for process in each.processes}
+    single = [process for process in num_images if process.cpu_threads == 1]
+    # The others by themselves: threads that have to share their cores wait for each other far too long.
+    for group in (single, *([process] for process in num_images if process.cpu_threads > 1)):
+        for process in group:
+            process.start("open", config, num_images[process])
+        for process in group:
+            process.finish()
+        call_all(group, "train")
 
 
 def time_in_turn(

@@ -2,7 +2,8 @@
 
 https://github.com/gradient-ai/Gradient-WandB-Tutorial (train_model_wandb.ipynb, load_data.py). Left out is what is no
 training: printing, W&B's calls and validation. The network is torchvision's, so that both loops train the same.
-The PIL images are made beforehand; the tutorial's data set makes each from an array when it is asked for.
+The PIL images are made beforehand; the tutorial's data set makes each from an array when it is asked for. Each epoch
+starts the loader's workers anew, which takes 0.07 s on two cores: of an epoch of 2,048 images that is 1 to 2%.
 """
 
 from __future__ import annotations

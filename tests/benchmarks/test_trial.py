@@ -18,7 +18,7 @@ from benchmarks.loop_processes import LoopProcess
 from benchmarks.our_loop import OurLoop
 from benchmarks.successive_trials import MOST_GROWTH_MIB, grows, growth_mib
 from benchmarks.time_shares import CATEGORIES, CPU_OPERATIONS, GPU_KERNELS, category_of
-from benchmarks.trial_timing import Crew, Measurement, time_in_turn
+from benchmarks.trial_timing import Crew, Measurement, plan_ours, time_in_turn
 from benchmarks.tutorial_loop import TutorialLoop
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.device import prepare_device
@@ -42,8 +42,11 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     path = folder / "new" / "result.json"
     command = [sys.executable, str(REPOSITORY / "benchmarks" / "trial.py"), "--device=cpu", f"--json={path}"]
     few = ["--images=64", "--repeats=2", "--models", "resnet18", "--batch-sizes", "32", "--successive-trials=2"]
-    # One thread also for the tutorial's loop: on a busy machine several wait for each other, for minutes.
-    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+    # On a busy machine, threads that wait for each other without letting others go first need minutes.
+    environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"}
+    if environment.pop("PYTHONDONTWRITEBYTECODE", None):
+        # Else each of the benchmark's six processes would compile all of torch again.
+        environment["PYTHONPYCACHEPREFIX"] = str(folder / "bytecode")
     done = subprocess.run([*command, *few], cwd=folder, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "resnet18/32" in done.stdout
@@ -144,6 +147,16 @@ def test_how_many_trials_are_tried_at_once(device_type: str, num_processes: int,
     process: Any = None
     crew = Crew(process, process, None, [process] * num_processes, [], device_type)
     assert crew.counts_together() == counts
+
+
+def test_trials_that_share_a_gpu_do_the_same_work_together_as_one_alone() -> None:
+    process: Any = None
+    crew = Crew(process, process, None, [process] * 8, [process] * 8, "cuda")
+    planned = plan_ours(crew, 45_000, batch_size=128)
+    together = [(1, 8), (2, 4), (4, 2), (8, 1)]
+    assert [(len(each.processes), each.num_epochs) for each in planned] == [(1, 1), *together, *together]
+    assert [each.mps for each in planned] == [False] * 5 + [True] * 4
+    assert {each.num_images for each in planned} == {45_000}
 
 
 @pytest.mark.parametrize(
