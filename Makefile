@@ -27,8 +27,9 @@ lock: .venv/bin/uv  ## pin every dependency again
 setup: .venv/ready
 
 # uv and not pip: pip picks a CPU build of torch on some machines, which torchvision then does not fit.
+# Compiled once: where Python may not write bytecode, each process would spend 10 s to compile torch by itself.
 .venv/ready: requirements.lock pyproject.toml | .venv/bin/uv
-	$(BIN)/uv pip sync --quiet --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip sync --quiet --compile-bytecode --python $(BIN)/python requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -28,7 +28,7 @@ REPOSITORY = Path(__file__).parent.parent.parent
 CPU = torch.device("cpu")
 CONFIG = TrialConfig(model="resnet18", batch_size=16)
 
-NOT_NEEDED = ("ray", "wandb", "optuna", "pydantic", "sklearn", "yaml")
+NOT_NEEDED = ("ray", "wandb", "optuna", "pydantic", "sklearn", "yaml", "pyarrow", "rich", "filelock")
 
 # Every Python that finds it on its path runs a module of this name first, the benchmark's own processes too.
 HIDE_PACKAGES = f"import sys; sys.modules.update(dict.fromkeys({NOT_NEEDED!r}))"

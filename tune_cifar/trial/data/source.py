@@ -10,9 +10,7 @@ from tune_cifar.trial.data.cifar10 import find_cifar10_folder, load_cifar10_fold
 from tune_cifar.trial.data.class_folders import is_class_folders, load_class_folders
 from tune_cifar.trial.data.dataset import ImageDataset, SourceImages, build_dataset
 from tune_cifar.trial.data.digits import load_digits_images
-from tune_cifar.trial.data.download import fetch_cifar10
 from tune_cifar.trial.data.layouts import LAYOUTS
-from tune_cifar.trial.data.parquet import find_parquet_files, load_parquet
 
 
 def load_dataset(source: str, *, train_images: int | None = None, cache_folder: Path | None = None) -> ImageDataset:
@@ -35,11 +33,16 @@ def _load_source(source: str, cache_folder: Path | None) -> tuple[str, SourceIma
     if source == "digits":
         return source, load_digits_images()
     if source == "cifar10":
+        # Imported where it is needed, as below: training on other data then needs no rich, filelock or pyarrow.
+        from tune_cifar.trial.data.download import fetch_cifar10
+
         return source, load_cifar10_folder(fetch_cifar10(cache_folder or _default_cache_folder()))
     folder = _existing_folder(source)
     cifar10_folder = find_cifar10_folder(folder)
     if cifar10_folder:
         return "cifar10", load_cifar10_folder(cifar10_folder)
+    from tune_cifar.trial.data.parquet import find_parquet_files, load_parquet
+
     name = folder.resolve().name
     if find_parquet_files(folder):
         return name, load_parquet(folder)
