@@ -9,14 +9,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import describe_machine
-from benchmarks.trial_runs import Record, default_processes, train_all
+from benchmarks.trial_runs import DEFAULT_DATA, Record, default_processes, train_all
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.device import choose_device
 
@@ -26,7 +25,6 @@ LEARNING_RATES = tuple(round(10 ** (-4 + 3 * step / 12), 7) for step in range(13
 """13 rates, evenly spaced in the logarithm from 1e-4 to 1e-1."""
 
 CPU_TRAIN_IMAGES = 10_000
-DEFAULT_DATA = os.environ.get("TUNE_CIFAR_DATA", "../shared/data/cifar10-jpeg")
 TABLE = Path("benchmarks/tables/tutorial.json")
 
 

@@ -7,7 +7,6 @@ precisions and prints each one's validation loss and accuracy with their spread.
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 from dataclasses import replace
@@ -16,14 +15,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.machine import describe_machine
-from benchmarks.trial_runs import Record, default_processes, train_all
+from benchmarks.trial_runs import DEFAULT_DATA, Record, default_processes, train_all
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.device import choose_device
 
 BEST_CONFIG = TrialConfig(model="ResNet18", batch_size=32, lr=0.005678, epochs=5)
 """Of the tutorial's sweep; see RESULTS.md."""
 
-DEFAULT_DATA = os.environ.get("TUNE_CIFAR_DATA", "../shared/data/cifar10-jpeg")
 PRECISIONS = ("fp32", "bf16")
 
 

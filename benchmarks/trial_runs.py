@@ -20,6 +20,8 @@ from tune_cifar.trial.workbench import Workbench
 
 Record = dict[str, Any]
 
+DEFAULT_DATA = os.environ.get("TUNE_CIFAR_DATA", "../shared/data/cifar10-jpeg")
+
 _worker: list[tuple[ImageDataset, Workbench]] = []
 
 

@@ -35,7 +35,7 @@ from tune_cifar.settings import (
 )
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
-from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
+from tune_cifar.trial.config import EPOCH_METRICS, PRECISION_CHOICES, check_parameter
 
 if TYPE_CHECKING:
     from tune_cifar.runner.resources import TrialSlots
@@ -269,7 +269,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--precision",
-        choices=["auto", "fp32", "bf16"],
+        choices=PRECISION_CHOICES,
         help="number format of matrix products (default auto: bf16 where the processor is made for it)",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the searcher and of each trial (default 0)")

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from tune_cifar.trial import precision
-from tune_cifar.trial.config import PARAMETERS
-from tune_cifar.trial.precision import PRECISION_CHOICES, choose_precision
+from tune_cifar.trial.config import PARAMETERS, PRECISION_CHOICES
+from tune_cifar.trial.precision import choose_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

@@ -16,6 +16,8 @@ Check = Callable[[Any], str | None]
 EPOCH_METRICS = ("val_loss", "val_accuracy", "train_loss", "epoch_runtime (seconds)")
 """What every epoch reports and a search can optimise."""
 
+PRECISION_CHOICES = ("auto", "fp32", "bf16")
+
 # Listed here, and compared with torchvision by a test, because importing torchvision takes seconds
 # and a sweep file is checked before anything slow begins.
 MODELS = (
@@ -168,7 +170,7 @@ PARAMETERS: Mapping[str, ParameterRule] = MappingProxyType(
         "augment": ParameterRule("changes to the training images", _one_of("none", "flip_crop")),
         "lr_schedule": ParameterRule("course of the learning rate", _one_of("constant", "cosine", "onecycle")),
         "stem": ParameterRule("first layers of the network", _one_of("imagenet", "cifar")),
-        "precision": ParameterRule("number format of matrix products", _one_of("auto", "fp32", "bf16")),
+        "precision": ParameterRule("number format of matrix products", _one_of(*PRECISION_CHOICES)),
         "seed": ParameterRule("start of all random numbers", _integer(0, 2**63 - 1)),
     }
 )

@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 
 PrecisionName = Literal["fp32", "bf16"]
-PRECISION_CHOICES = ("auto", "fp32", "bf16")
 
 BF16_CAPABILITY = (8, 0)
 """The first generation of NVIDIA GPUs that multiplies bf16 at speed is Ampere, compute capability 8.0."""
