@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,18 @@ from tune_cifar.trial.config import TrialConfig
 
 MANIFEST_FILE = "manifest.json"
 
+_DATA_LICENCES = {
+    "cifar10": "none is stated; its authors ask to cite Krizhevsky 2009 (https://www.cs.toronto.edu/~kriz/cifar.html)",
+    "digits": "CC BY 4.0 (https://doi.org/10.24432/C50P49)",
+}
+
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a model file is: how to build the network, how it was trained and scored, and its checksum."""
+    """What a model file is: how to build the network, how it was trained and scored, and its checksum.
+
+    `other_files` maps the name of each other file that was published with it to its sha256.
+    """
 
     file: str
     sha256: str
@@ -38,6 +46,9 @@ class Manifest:
     data: str
     data_fingerprint: str
     versions: Mapping[str, str]
+    # Of a published model only, or of newer searches: a manifest without these is read as well.
+    data_licence: str = ""
+    other_files: Mapping[str, str] = field(default_factory=dict)
 
 
 def model_file_name(config: TrialConfig) -> str:
@@ -83,11 +94,17 @@ def write_model(
         data=data,
         data_fingerprint=data_fingerprint,
         versions=dict(versions),
+        data_licence=data_licence(data),
     )
     # A reader sees a whole file or none: it is renamed into place when it is complete.
     partial.replace(target)
     (folder / MANIFEST_FILE).write_text(json.dumps(asdict(manifest), indent=2) + "\n")
     return target
+
+
+def data_licence(data: str) -> str:
+    """The licence of the data set called `data`, and who says so, where that is known."""
+    return _DATA_LICENCES.get(data, "not known; ask where the images came from")
 
 
 def read_manifest(model_file: Path) -> Manifest | None:

@@ -1,0 +1,44 @@
+"""`python -m tune_cifar.publish results/NAME --to TARGET`: the best model of a finished search, to where it is used."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_cifar.command import run_command
+from tune_cifar.errors import UserError
+from tune_cifar.publish.flags import add_publish_flags, publishing_from
+from tune_cifar.report.tables import SUMMARY_FILE
+from tune_cifar.settings import load_settings
+from tune_cifar.sweep.load import load_sweep
+from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check the targets, then publish to each; exit code 1 if one failed."""
+    args = _parse(arguments)
+    _, sweep_file = load_settings(args.search)
+    if not (args.search / SUMMARY_FILE).is_file():
+        raise UserError(f"{args.search} has no {SUMMARY_FILE}: the search has not ended. Publish when it has.")
+    config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
+    publishing = publishing_from(args, args.search, config)
+    return publishing.run(Console(highlight=False), again=args.again, dry_run=args.dry_run)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tune_cifar.publish", description="Publish the best model of a search."
+    )
+    parser.add_argument("search", type=Path, metavar="results/NAME", help="the folder of the search")
+    add_publish_flags(parser, "--to", required=True)
+    parser.add_argument("--again", action="store_true", help="send it even where it is already")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be sent where, and send nothing")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,107 @@
+"""Publishes the best model of a search to every target that was asked for, each on its own."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from tune_cifar.errors import UserError
+from tune_cifar.publish.bundle import Bundle, make_bundle
+from tune_cifar.publish.record import PublishedModel, add_published, now_utc, read_published, repeat_in_summary
+from tune_cifar.publish.retry import PublishError
+from tune_cifar.publish.scrubbing import scrub
+from tune_cifar.publish.target import PublishOptions, Receipt, Target
+from tune_cifar.report.finish import BEST_FOLDER
+
+EXIT_PUBLISH_FAILED = 1
+_MEGABYTE = 1e6
+
+
+@dataclass(frozen=True)
+class Publishing:
+    """Where the model of one search is to go: checked `targets`, and the `options` they were made from."""
+
+    targets: Sequence[Target]
+    options: PublishOptions
+
+    def run(self, console: Console, *, again: bool = False, dry_run: bool = False) -> int:
+        """Publish results/NAME/best and write down where it is; returns the exit code, 1 if a target failed.
+
+        Raises `UserError` when there is no model or its sha256 is not the manifest's: nothing was sent then.
+        """
+        folder = self.options.search
+        failed = []
+        with tempfile.TemporaryDirectory(prefix="tune-cifar-publish-") as staging:
+            bundle = make_bundle(folder / BEST_FOLDER, Path(staging))
+            megabytes = bundle.size_bytes / _MEGABYTE
+            files = f"{bundle.name}: {len(bundle.files)} files, {megabytes:.1f} MB"
+            console.print(f"publish  {files}, sha256 {bundle.weights.sha256}", soft_wrap=True, markup=False)
+            if dry_run:
+                return self._show(bundle, console)
+            # A resumed search wrote its summary anew.
+            repeat_in_summary(folder)
+            for target in self.targets:
+                try:
+                    receipt = self._publish_to(target, bundle, console, again=again)
+                except PublishError as error:
+                    failed.append(target)
+                    console.print(f"failed   {target.text}: {error}", soft_wrap=True, markup=False)
+                else:
+                    how = "is there already" if receipt.existed else "is there"
+                    console.print(f"done     {target.text}: {how}: {receipt.uri}", soft_wrap=True, markup=False)
+        if failed:
+            console.print(f"again    {self.command(failed, again=again)}", soft_wrap=True, markup=False)
+        return EXIT_PUBLISH_FAILED if failed else 0
+
+    def put_off(self, console: Console) -> None:
+        """Say that a search which was stopped is not published, and how it can be."""
+        line = f"Not published, since a better trial may come. As it is: {self.command(self.targets)}"
+        console.print(line, soft_wrap=True, markup=False)
+
+    def command(self, targets: Sequence[Target], *, again: bool = False) -> str:
+        """The command line that publishes to `targets`; keys come from the environment and are not in it."""
+        words = ["python", "-m", "tune_cifar.publish", str(self.options.search)]
+        for target in targets:
+            words += ["--to", target.text]
+        flags = {
+            "--gradient-project": self.options.gradient_project,
+            "--storage-provider": self.options.storage_provider,
+            "--wandb-registry": self.options.wandb_registry,
+        }
+        for flag, value in flags.items():
+            words += [flag, value] if value else []
+        return shlex.join(words + (["--again"] if again else []))
+
+    def _publish_to(self, target: Target, bundle: Bundle, console: Console, *, again: bool) -> Receipt:
+        folder = self.options.search
+        sha256 = bundle.weights.sha256
+        earlier = [entry for entry in read_published(folder) if (entry.target, entry.sha256) == (target.text, sha256)]
+
+        def say(line: str) -> None:
+            console.print(f"         {target.text}: {line}", soft_wrap=True, markup=False)
+
+        try:
+            receipt = target.publish(bundle, again=again, recorded=earlier[-1] if earlier else None, say=say)
+        except (PublishError, UserError):
+            raise
+        except Exception as error:
+            # The other targets must still get the model, whatever this one's client came up with.
+            raise PublishError(f"{type(error).__name__}: {error}") from error
+        model = PublishedModel(target.text, bundle.name, receipt.uri, sha256, now_utc(), receipt.id)
+        if not (receipt.existed and any(entry.id == receipt.id for entry in earlier)):
+            add_published(folder, model)
+        return receipt
+
+    def _show(self, bundle: Bundle, console: Console) -> int:
+        for file in bundle.files:
+            console.print(f"         {file.name}  {file.size_bytes / _MEGABYTE:.2f} MB", soft_wrap=True, markup=False)
+        for target in self.targets:
+            line = f"would    {scrub(target.text)}: {target.describe(bundle)}"
+            console.print(line, soft_wrap=True, markup=False)
+        console.print("Nothing was sent: --dry-run.")
+        return 0
