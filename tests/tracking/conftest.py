@@ -11,6 +11,7 @@ import wandb
 
 from tests.tracking.wandb_helpers import KEY
 from tests.tracking.wandb_server import WandbServer
+from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 
 
@@ -40,6 +41,7 @@ def make_callback(fresh_client: None, tmp_path: Path) -> Callable[..., SearchWan
             "group": "my search",
             "folder": tmp_path,
             "mode": "offline",
+            "log": SearchLog("val_loss"),
             "metric": "val_loss",
             "goal": "minimize",
             "free_parameters": ("model", "optimizer/lr"),

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from tune_cifar.finalists import Repeats
 from tune_cifar.results import Status, TrialRecord
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.sweep.schema import Metric
@@ -90,6 +91,42 @@ def test_a_long_search_shows_the_newest_trials_and_the_best() -> None:
     shown = {int(line.split()[0]) for line in output.getvalue().splitlines() if "finished " in line and "·" not in line}
     assert {3, 100, 99} <= shown
     assert len(shown) <= 10
+
+
+def _repeats(*values: float, status: Status = "finished") -> list[TrialRecord]:
+    """Trials 1 and 2 and one repeat of each."""
+    records = [_record(number, "finished", [value]) for number, value in enumerate(values, start=1)]
+    for first, repeat in zip(records[:2], records[2:], strict=True):
+        first.config["seed"] = 0
+        repeat.config |= {**first.config, "seed": 1}
+        repeat.repeat_of = first.number
+        repeat.status = status
+    return records
+
+
+def test_under_the_table_stand_the_configurations_that_are_trained_again() -> None:
+    progress, output = _progress(*_repeats(0.2, 0.3, 0.6, 0.3), terminal=True, num_trials=4)
+    progress.log.repeats = Repeats(2, 1, 0)
+    progress.setup()
+    progress.on_experiment_end([])
+    shown = output.getvalue()
+    assert "trial 2: val_loss 0.3000 ± 0.0000 over 2 seeds (0.3000, 0.3000) <- the winner" in shown
+    assert "trial 1: val_loss 0.4000 ± 0.2828 over 2 seeds (0.2000, 0.6000)" in shown
+
+
+def test_there_is_no_winner_while_repeats_run() -> None:
+    progress, output = _progress(*_repeats(0.2, 0.3, 0.6, 0.3, status="running"), terminal=True, num_trials=4)
+    progress.log.repeats = Repeats(2, 1, 0)
+    progress.setup()
+    progress.on_experiment_end([])
+    assert "trial 1: val_loss 0.2000 over 1 seed (0.2000)" in output.getvalue()
+    assert "winner" not in output.getvalue()
+
+
+def test_a_log_says_what_a_repeat_repeats() -> None:
+    progress, output = _progress(*_repeats(0.2, 0.3, 0.6, 0.3))
+    progress.on_trial_start(0, [], FakeTuneTrial("t4"))
+    assert output.getvalue() == "[4/10] started: repeat of trial 2, lr=0.002 epochs=4 seed=1\n"
 
 
 def test_the_time_left_follows_from_what_was_seen() -> None:

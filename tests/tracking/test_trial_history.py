@@ -8,7 +8,7 @@ from tune_cifar.tracking.trial_history import TrialHistory
 
 
 def test_epoch_metrics_join_the_row_of_the_last_step() -> None:
-    rows = TrialHistory("id").add_result(epoch_result(1))
+    rows = TrialHistory().add_result(epoch_result(1))
     assert rows == [
         (1, {"train_loss": 1.0, "epoch": 0.5}),
         (
@@ -25,7 +25,7 @@ def test_epoch_metrics_join_the_row_of_the_last_step() -> None:
 
 
 def test_an_epoch_reported_again_adds_nothing() -> None:
-    history = TrialHistory("id")
+    history = TrialHistory()
     first, second = history.add_result(epoch_result(1)), history.add_result(epoch_result(2))
     assert history.add_result(epoch_result(1)) == history.add_result(epoch_result(2)) == []
     assert history.rows == first + second
@@ -33,7 +33,7 @@ def test_an_epoch_reported_again_adds_nothing() -> None:
 
 
 def test_rows_of_an_unfinished_epoch_are_kept_without_epoch_metrics_known_before() -> None:
-    history = TrialHistory("id")
+    history = TrialHistory()
     history.add_result(epoch_result(1))
     rows = history.add_result(
         {"epoch": 1, "step": 3, "train_log": [[3, 1.5, math.nan]], "val_loss": 9.0, "status": "diverged"}
@@ -43,7 +43,7 @@ def test_rows_of_an_unfinished_epoch_are_kept_without_epoch_metrics_known_before
 
 
 def test_epochs_without_training_rows_get_steps_of_their_own() -> None:
-    history = TrialHistory("id")
+    history = TrialHistory()
     for epoch in (1, 2, 3):
         history.add_result(epoch_result(epoch, rows_per_epoch=0))
     assert [step for step, _ in history.rows] == [0, 1, 2]
@@ -52,7 +52,7 @@ def test_epochs_without_training_rows_get_steps_of_their_own() -> None:
 
 @pytest.mark.parametrize(("goal", "best"), [("minimize", 0.5), ("maximize", 1.5)])
 def test_best_follows_the_goal_and_passes_over_nan(goal: Literal["minimize", "maximize"], best: float) -> None:
-    history = TrialHistory("id")
+    history = TrialHistory()
     assert history.best("val_loss", goal) is None
     for epoch in (1, 2):
         history.add_result(epoch_result(epoch))

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.tracking.wandb_helpers import KEY, FakeTrial, epoch_result, read_run, run_files
+from tests.tracking.wandb_helpers import KEY, FakeTrial, epoch_result, read_run, run_files, wait_until
 from tests.tracking.wandb_server import WandbServer
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 
@@ -33,16 +33,21 @@ def lines(caplog: pytest.LogCaptureFixture) -> list[str]:
 def run_driver(script: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run `script` in a process of its own, in `folder`, with a `make_callback` for that folder."""
     start = f"""
-        import os, pickle, sys
+        import os, pickle, sys, time
         from pathlib import Path
         sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[2])!r}]
         from wandb_helpers import FakeTrial, epoch_result
+        from tune_cifar.runner.search_log import SearchLog
         from tune_cifar.tracking.wandb_callback import SearchWandbCallback
         def make_callback():
             callback = SearchWandbCallback(project="cifar", group="my search", folder=Path(), mode="offline",
-                                           metric="val_loss", goal="minimize", finish_seconds=3.0)
+                                           log=SearchLog("val_loss"), metric="val_loss", goal="minimize",
+                                           finish_seconds=3.0)
             callback.setup()
             return callback
+        def wait_for_runs():
+            while not list(Path().glob("wandb/offline-run-*/*.wandb")):
+                time.sleep(0.01)
     """
     code = textwrap.dedent(start) + textwrap.dedent(script)
     return subprocess.run([sys.executable, "-c", code], cwd=folder, check=False, capture_output=True, text=True)
@@ -70,7 +75,7 @@ def test_a_trial_is_one_complete_run(
     assert run.summary["best_val_loss"] == 0.5
     assert run.summary["val_loss"] == 1.5
     assert run.summary["status"] == "finished"
-    assert (run.name, run.group, run.tags) == ("3-ResNet18-lr0.0042", "my search", ["cifar"])
+    assert (run.name, run.group, run.tags) == ("1-ResNet18-lr0.0042", "my search", ["cifar"])
     assert run.exit_code == 0
     assert capfd.readouterr() == ("", "")
 
@@ -136,6 +141,7 @@ def test_an_offline_run_is_whole_after_a_kill(
             callback.log_trial_result(epoch, FakeTrial("t"), epoch_result(epoch))
             if epoch == 2:
                 Path("state").write_bytes(pickle.dumps((callback, callback.get_state())))
+        wait_for_runs()
         os.kill(os.getpid(), 9)
     """,
         tmp_path,
@@ -196,7 +202,7 @@ def test_online_rows_config_tags_and_exit_codes_arrive(
     assert good.metrics == bad.metrics
     assert good.config["optimizer"] == {"lr": 0.0042}
     assert good.summary["best_val_loss"] == 0.5
-    assert (good.display_name, good.group, good.tags) == ("3-ResNet18-lr0.0042", "my search", ["cifar"])
+    assert (good.display_name, good.group, good.tags) == ("1-ResNet18-lr0.0042", "my search", ["cifar"])
     assert (good.exit_code, bad.exit_code) == (0, 1)
 
 
@@ -258,6 +264,7 @@ def test_a_server_that_dies_neither_stops_nor_delays_the_search(
     before, after = FakeTrial("before"), FakeTrial("after")
     callback.log_trial_start(before)
     log_epochs(callback, before, 1)
+    wait_until(lambda: "my-search-before" in server.runs)
     server.die()
     started = time.monotonic()
     log_epochs(callback, before, 2)
@@ -276,6 +283,40 @@ def test_a_server_that_dies_neither_stops_nor_delays_the_search(
     assert (by_trial["before"], by_trial["offline"]) == (4, 2)
 
 
+def test_a_server_that_hangs_delays_nothing_and_loses_nothing(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    callback = make_callback(mode="online", init_seconds=3.0, finish_seconds=3.0)
+    before, after = FakeTrial("before"), FakeTrial("after")
+    callback.log_trial_start(before)
+    log_epochs(callback, before, 1)
+    wait_until(lambda: "my-search-before" in server.runs)
+    server.hang()
+    call_seconds = []
+    for call in (
+        lambda: log_epochs(callback, before, 2, 3),
+        lambda: callback.log_trial_end(before),
+        lambda: callback.log_trial_start(after),
+        lambda: log_epochs(callback, after, 1, 2),
+        lambda: callback.get_state(),
+        lambda: callback.log_trial_end(after),
+    ):
+        started = time.monotonic()
+        call()
+        call_seconds.append(time.monotonic() - started)
+    assert max(call_seconds) < 0.05, call_seconds
+    callback.on_experiment_end([])
+    first, second = lines(caplog)
+    assert first.startswith("W&B cannot be reached (CommError")
+    assert second.startswith("W&B: the upload of 1 run(s) was cut off after 3 s.")
+    by_trial = {file.stem.rpartition("-")[2]: read_run(file) for file in run_files(tmp_path)}
+    assert (by_trial["before"].num_rows, by_trial["offline"].num_rows) == (6, 4)
+    assert by_trial["offline"].exit_code == 0
+
+
 def test_a_client_that_dies_does_not_reach_the_search(tmp_path: Path) -> None:
     done = run_driver(
         """
@@ -283,6 +324,7 @@ def test_a_client_that_dies_does_not_reach_the_search(tmp_path: Path) -> None:
         callback = make_callback()
         trials = [FakeTrial("t1"), FakeTrial("t2")]
         callback.log_trial_start(trials[0])
+        wait_for_runs()
         cores = [child for child in psutil.Process().children(recursive=True) if "wandb-core" in child.name()]
         assert len(cores) == 1
         cores[0].kill()
@@ -327,10 +369,7 @@ def test_the_stop_button_stops_its_trial_alone(
         callback.log_trial_start(trial)
     server.stopped.add("my-search-t1")
     log_epochs(callback, trials[0], 1)
-    deadline = time.monotonic() + 60
-    while not callback.stop_requested("t1", {}) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    assert callback.stop_requested("t1", {})
+    wait_until(lambda: callback.stop_requested("t1", {}))
     assert not callback.stop_requested("t2", {})
     callback.on_experiment_end(trials)
 

@@ -122,4 +122,4 @@ def test_sync_command_uploads_every_offline_run(
         assert {row.pop("_step"): row for row in served.metrics} == local.rows
         assert served.exit_code == 0
         assert served.config["optimizer"] == {"lr": 0.0042}
-        assert served.display_name == "3-ResNet18-lr0.0042"
+    assert {served.display_name for served in server.runs.values()} == {"1-ResNet18-lr0.0042", "2-ResNet18-lr0.0042"}

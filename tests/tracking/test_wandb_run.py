@@ -8,7 +8,7 @@ from tune_cifar.tracking.wandb_run import RunTarget, run_id, run_name
 
 
 def make_target(project: str = "cifar", tags: tuple[str, ...] = ()) -> RunTarget:
-    return RunTarget(project, None, "search", Path("results"), None, tags, 20.0, 60.0)
+    return RunTarget(project, None, "search", Path("results"), None, tags, None, 20.0, 60.0)
 
 
 @pytest.mark.parametrize(
@@ -26,12 +26,12 @@ def make_target(project: str = "cifar", tags: tuple[str, ...] = ()) -> RunTarget
     ],
 )
 def test_run_names_tell_trials_apart(config: dict[str, Any], free: tuple[str, ...], name: str) -> None:
-    assert run_name("3", config, free) == name
+    assert run_name(3, config, free) == name
 
 
 def test_run_names_stay_short() -> None:
     config = {f"parameter{number}": number for number in range(40)}
-    name = run_name("12", config, tuple(config))
+    name = run_name(12, config, tuple(config))
     assert 40 < len(name) <= 64
     assert name.startswith("12-parameter00-parameter11-")
 

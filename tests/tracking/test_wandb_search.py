@@ -10,6 +10,7 @@ import ray
 from ray import tune
 
 from tests.tracking.wandb_helpers import epoch_result, read_run, run_files
+from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 
 
@@ -48,6 +49,7 @@ def test_a_real_search(fresh_client: None, small_ray: None, tmp_path: Path) -> N
         group="real",
         folder=tmp_path,
         mode="offline",
+        log=SearchLog("val_loss"),
         metric="val_loss",
         goal="minimize",
         free_parameters=("way",),

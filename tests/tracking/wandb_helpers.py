@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,6 @@ class FakeTrial:
 
     trial_id: str
     config: dict[str, Any] = field(default_factory=lambda: {"model": "ResNet18", "optimizer": {"lr": 0.0042}})
-    experiment_tag: str = "3_lr=0.0042"
 
 
 @dataclass
@@ -77,6 +78,14 @@ def read_run(file: Path) -> LoggedRun:
         elif record["type"] == "exit":
             logged.exit_code = content.get("exit_code", 0)
     return logged
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Wait for what another thread or process does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
 
 
 def run_files(folder: Path) -> list[Path]:

@@ -1,7 +1,7 @@
 """A loopback W&B server: the part of the protocol that the real client needs, so that no test uses a network.
 
-It answers GraphQL (who am I, create or resume a run), takes the rows that file_stream brings and keeps them a
-run at a time, so that a test can compare what arrived with what was logged.
+It answers GraphQL (who am I, create or resume a run, create a sweep, upload an artifact), takes the rows that
+file_stream brings and keeps them a run at a time, so that a test can compare what arrived with what was logged.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import yaml
+
+from tests.tracking.wandb_artifacts import ArtifactStore, ServedArtifact
+
 
 @dataclass
 class ServedRun:
@@ -23,6 +27,8 @@ class ServedRun:
     run_id: str
     display_name: str = ""
     group: str = ""
+    notes: str = ""
+    sweep: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -37,8 +43,21 @@ class ServedRun:
         ]
 
 
+@dataclass
+class ServedSweep:
+    """What the server knows of one sweep."""
+
+    config: dict[str, Any]
+    project: str
+    entity: str
+    state: str = "PENDING"
+
+
 class WandbServer(ThreadingHTTPServer):
-    """Serves on a free loopback port inside `with`; `reject_keys` answers 401, `stopped` names runs to stop."""
+    """Serves on a free loopback port inside `with`; `reject_keys` answers 401, `stopped` names runs to stop.
+
+    After `hang()` it takes connections and requests, and answers none until it dies.
+    """
 
     daemon_threads = True
     block_on_close = False
@@ -46,16 +65,30 @@ class WandbServer(ThreadingHTTPServer):
     def __init__(self, *, reject_keys: bool = False) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.runs: dict[str, ServedRun] = {}
+        self.sweeps: dict[str, ServedSweep] = {}
+        self.refuse_sweeps = False
+        self.artifact_store = ArtifactStore()
         self.stopped: set[str] = set()
         self.reject_keys = reject_keys
         self.keys: set[str] = set()
         self.lock = threading.Lock()
+        self.answering = threading.Event()
+        self.answering.set()
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
 
     @property
     def url(self) -> str:
         """The base URL for WANDB_BASE_URL."""
         return f"http://127.0.0.1:{self.server_port}"
+
+    @property
+    def artifacts(self) -> list[ServedArtifact]:
+        """The artifacts that arrived, in order."""
+        return self.artifact_store.artifacts
+
+    def hang(self) -> None:
+        """Answer nothing from here on."""
+        self.answering.clear()
 
     def __enter__(self) -> WandbServer:
         self._thread.start()
@@ -68,6 +101,7 @@ class WandbServer(ThreadingHTTPServer):
 
     def die(self) -> None:
         """Close the port, as a server that goes down does; may be called twice."""
+        self.answering.set()
         if self._thread.is_alive():
             self.shutdown()
             self._thread.join()
@@ -85,10 +119,13 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._body()
         path = unquote(urlsplit(self.path).path)
         _user, _, key = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).partition(b":")
+        self.server.answering.wait()
         with self.server.lock:
             self.server.keys.add(key.decode())
             if self.server.reject_keys:
                 self._answer({"errors": [{"message": "user is not logged in"}]}, status=401)
+            elif self.server.refuse_sweeps and "upsertSweep" in body.get("query", ""):
+                self._answer({"data": None, "errors": [{"message": "invalid sweep config"}]})
             elif path == "/graphql":
                 self._answer({"data": self._graphql(body["query"], body.get("variables") or {})})
             elif path.endswith("/file_stream"):
@@ -97,7 +134,10 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer({}, status=404)
 
     def do_PUT(self) -> None:
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.server.answering.wait()
+        with self.server.lock:
+            self.server.artifact_store.put(unquote(urlsplit(self.path).path), content)
         self._answer({})
 
     def log_message(self, *_: Any) -> None:
@@ -119,6 +159,8 @@ class _Handler(BaseHTTPRequestHandler):
         if "upsertBucket" in query:
             inserted = bool(variables.get("name")) and variables["name"] not in self.server.runs
             return {"upsertBucket": {"bucket": self._upsert(variables), "inserted": inserted}}
+        if "query ArtifactType" in query:
+            return {"project": {"artifact": None}}
         if "query RunResumeStatus" in query:
             known = self.server.runs.get(variables["name"])
             return {"model": {"id": "cA==", "name": "p", "bucket": _resume_status(known) if known else None}}
@@ -127,7 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
                 {"name": name, "uploadUrl": f"{self.server.url}/put/{name}"} for name in variables.get("files", [])
             ]
             return {"createRunFiles": {"runID": "cg==", "uploadHeaders": [], "files": files}}
-        if "query Viewer" in query:
+        if "upsertSweep" in query:
+            return {"upsertSweep": self._upsert_sweep(variables)}
+        if "query Viewer" in query or "query Login" in query:
             return {
                 "viewer": {
                     "id": "v",
@@ -137,13 +181,25 @@ class _Handler(BaseHTTPRequestHandler):
                     "teams": {"edges": []},
                 }
             }
-        return {}
+        return self.server.artifact_store.graphql(query, variables, self.server.url) or {}
+
+    def _upsert_sweep(self, variables: dict[str, Any]) -> dict[str, Any]:
+        if variables.get("id"):
+            self.server.sweeps[variables["id"]].state = variables["state"]
+            return {"sweep": {"name": variables["id"]}}
+        project, entity = variables.get("projectName") or "uncategorized", variables.get("entityName") or "tester"
+        name = f"sweep{len(self.server.sweeps) + 1}"
+        self.server.sweeps[name] = ServedSweep(yaml.safe_load(variables["config"]), project, entity)
+        place = {"name": project, "entity": {"name": entity}}
+        return {"sweep": {"id": name, "name": name, "project": place}, "configValidationWarnings": []}
 
     def _upsert(self, variables: dict[str, Any]) -> dict[str, Any]:
         run_id = variables.get("name") or base64.b64decode(variables["id"]).decode()
         run = self.server.runs.setdefault(run_id, ServedRun(run_id))
         run.display_name = variables.get("displayName") or run.display_name
         run.group = variables.get("groupName") or run.group
+        run.notes = variables.get("notes") or run.notes
+        run.sweep = variables.get("sweep") or run.sweep
         if variables.get("tags") is not None:
             run.tags = variables["tags"]
         if variables.get("config"):
@@ -160,6 +216,7 @@ class _Handler(BaseHTTPRequestHandler):
             "name": run_id,
             "displayName": run.display_name,
             "config": "{}",
+            "sweepName": run.sweep or None,
             "project": project,
             "historyLineCount": len(run.rows),
         }
@@ -193,5 +250,6 @@ def _resume_status(run: ServedRun) -> dict[str, Any]:
         "eventsTail": "[]",
         "config": json.dumps({name: {"value": value} for name, value in run.config.items()}),
         "tags": run.tags,
+        "notes": run.notes,
         "wandbConfig": json.dumps({"t": 1}),
     }

@@ -55,6 +55,8 @@ def print_plan(
     }
     if sharing:
         lines["sharing"] = sharing
+    if settings.repeat_best:
+        lines["repeats"] = f"the best {settings.repeat_best} with {settings.seeds} other seeds each, after the trials"
     lines |= {"data": images, "seed": str(settings.seed), "results": f"{folder}/"}
     if ray:
         lines["ray"] = ray

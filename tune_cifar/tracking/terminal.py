@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from tune_cifar.finalists import describe_finalist, finalists, repeats_have_ended
 from tune_cifar.results import ENDED, TrialRecord, best_trial, count_by_status, flatten, leaf, show_score
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.sweep.schema import Metric
@@ -53,7 +54,8 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial begins or goes on."""
         record = self.log.record_of(trial)
-        self._show(f"{self._prefix(record)} started: {describe_config(record.config)}")
+        repeat = f"repeat of trial {record.repeat_of}, " if record.repeat_of else ""
+        self._show(f"{self._prefix(record)} started: {repeat}{describe_config(record.config)}")
 
     def on_trial_result(self, iteration: int, trials: list[Trial], trial: Trial, result: Any, **info: Any) -> None:
         """An epoch is done."""
@@ -140,11 +142,21 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
             table.add_column(column, justify="right" if column in ("#", "epoch", "at epoch", "time") else "left")
         best = best_trial(records, self.metric)
         # The newest trials and the best one, as many as the screen holds.
-        room = max(3, self.console.height - 6)
+        repeated = self._finalists(records)[: max(3, self.console.height // 3)]
+        room = max(3, self.console.height - 6 - len(repeated))
         shown = [trial for trial in records if trial is best or trial.number > len(records) - room + 1]
         for trial in shown:
             self._add_row(table, trial, varied, is_best=trial is best)
-        return Group(table, Text(self._headline(records, best), style="bold"))
+        return Group(table, *repeated, Text(self._headline(records, best), style="bold"))
+
+    def _finalists(self, records: list[TrialRecord]) -> list[Text]:
+        """A line for each configuration that is trained again, the best first."""
+        repeats = self.log.repeats
+        all_ended = repeats is not None and repeats_have_ended(records, self.metric, repeats)
+        return [
+            Text(describe_finalist(finalist, self.metric, won=all_ended and place == 0))
+            for place, finalist in enumerate(finalists(records, self.metric))
+        ]
 
     def _add_row(self, table: Table, trial: TrialRecord, varied: list[str], *, is_best: bool) -> None:
         config = flatten(trial.config)

@@ -15,19 +15,22 @@ Row = tuple[int, dict[str, float]]
 
 @dataclass
 class TrialHistory:
-    """The W&B run of one trial: its id, every row so far, how the last epoch went, and if a server has rows."""
+    """The W&B rows of one trial so far, and how its last epoch went."""
 
-    run_id: str
     rows: list[Row] = field(default_factory=list)
     epoch: int = 0
     status: str = "running"
     message: str = ""
-    sent: bool = False
 
     @property
     def last_step(self) -> int:
         """The highest step logged, -1 before the first."""
         return self.rows[-1][0] if self.rows else -1
+
+    @property
+    def last_values(self) -> dict[str, float]:
+        """The last value of each metric."""
+        return {name: value for _, row in self.rows for name, value in row.items()}
 
     def add_result(self, result: Mapping[str, Any]) -> list[Row]:
         """Take in one epoch's result and return its rows, without those of a step or an epoch known before.

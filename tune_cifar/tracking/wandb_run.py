@@ -1,17 +1,17 @@
-"""Opens and closes the W&B run of one trial, here so that the callback only says when."""
+"""Opens, closes and amends the W&B run of one trial, here so that the callback only says when."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import wandb
 
 from tune_cifar.errors import UserError
-from tune_cifar.tracking.trial_history import TrialHistory
+from tune_cifar.tracking.trial_history import Row
 from tune_cifar.tracking.wandb_mode import Mode
 
 # W&B refuses names over 128 characters (https://github.com/NVIDIA-NeMo/Skills/issues/842) and tags over 64
@@ -33,6 +33,7 @@ class RunTarget:
     folder: Path
     notes: str | None
     tags: tuple[str, ...]
+    sweep_id: str | None
     init_seconds: float
     finish_seconds: float
 
@@ -50,14 +51,14 @@ def run_id(search_name: str, trial_id: str) -> str:
     return f"{_plain(search_name)[: MAX_ID_CHARACTERS - 1 - len(trial)]}-{trial}"
 
 
-def run_name(trial_number: str, config: Mapping[str, Any], free_parameters: Sequence[str]) -> str:
+def run_name(trial_number: int, config: Mapping[str, Any], free_parameters: Sequence[str]) -> str:
     """A short name that tells trials apart, such as `3-ResNet18-bs32-lr0.0042`.
 
     `free_parameters` are the searched ones, by name or by path ("optimizer/lr"), the most telling first; those
     that no longer fit are left out.
     """
     values = dict(_leaves(config))
-    name = trial_number
+    name = str(trial_number)
     for parameter in free_parameters:
         leaf = parameter.rpartition("/")[2]
         if leaf in values:
@@ -66,71 +67,128 @@ def run_name(trial_number: str, config: Mapping[str, Any], free_parameters: Sequ
     return name
 
 
+@dataclass
+class TrialRun:
+    """The W&B run of one trial: its id within the project, its name, whether a server has rows of it.
+
+    `summary` is what its summary ended with, known once it has ended.
+    """
+
+    run_id: str
+    name: str = ""
+    sent: bool = False
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Amendment:
+    """What is added to a run that has ended: a tag, values of its summary, and an artifact if there is one."""
+
+    tag: str
+    summary: Mapping[str, Any]
+    artifact: wandb.Artifact | None
+
+
 def open_run(
     target: RunTarget,
     mode: Mode,
-    name: str,
+    trial_run: TrialRun,
     config: Mapping[str, Any],
-    history: TrialHistory,
+    rows: Sequence[Row],
     stop: Callable[[], None],
 ) -> wandb.Run:
-    """Start the trial's run, or go on with it after a resume, so that it holds exactly the rows of `history`.
+    """Start the trial's run, or go on with it after a resume, so that it holds exactly `rows`.
 
     After a kill the folder of an offline run ends anywhere, and `wandb sync` gives a step that comes twice a new
     number (measured). So an unsent folder is set aside, never deleted, and the new one holds every row. `stop` is
     called, from another thread, when somebody presses Stop on the run's page. Raises what `wandb.init` raises,
     after about `target.init_seconds`.
     """
-    earlier_folders = list(target.folder.glob(f"wandb/offline-run-*-{history.run_id}"))
-    unsent_folders = [folder for folder in earlier_folders if not any(folder.glob("*.wandb.synced"))]
-    on_server = history.sent or len(unsent_folders) < len(earlier_folders)
+    earlier_folders = list(target.folder.glob(f"wandb/offline-run-*-{trial_run.run_id}"))
+    unsent_folders = [folder for folder in earlier_folders if folder in unsent_runs(target.folder)]
+    on_server = trial_run.sent or len(unsent_folders) < len(earlier_folders)
     run = wandb.init(
-        project=target.project,
-        entity=target.entity,
-        group=target.search_name[:MAX_GROUP_CHARACTERS],
-        dir=str(target.folder),
-        id=history.run_id,
-        name=name,
-        notes=target.notes,
-        tags=target.tags,
-        config=dict(config),
-        allow_val_change=True,
-        mode=mode,
-        reinit="create_new",
-        resume="allow",
-        settings=_settings(target, stop),
+        **_identity(target, mode, trial_run, config), tags=target.tags, settings=_settings(target, stop_fn=stop)
     )
     if mode == "online":
         first_missing_step = run.starting_step if run.resumed else 0
-        history.sent = True
+        trial_run.sent = True
     else:
-        first_missing_step = history.last_step + 1 if on_server else 0
+        first_missing_step = rows[-1][0] + 1 if rows and on_server else 0
     if mode == "online" or not on_server:
         for folder in unsent_folders:
             (target.folder / "superseded").mkdir(exist_ok=True)
             folder.rename(target.folder / "superseded" / folder.name)
-    for step, row in history.rows:
+    for step, row in rows:
         if step >= first_missing_step:
             run.log(row, step=step, commit=True)
     return run
 
 
-def close_run(run: wandb.Run, exit_code: int, status: str, message: str) -> None:
-    """End `run`, its state in the summary; raises TimeoutError if the upload takes over `finish_seconds`."""
-    run.summary.update({"status": status} | ({"message": message} if message else {}))
-    if status == "diverged":
+def amend_run(
+    target: RunTarget, mode: Mode, trial_run: TrialRun, config: Mapping[str, Any], amendment: Amendment
+) -> None:
+    """Add to a run that has ended well; raises what `wandb.init` and the upload raise.
+
+    Online the run keeps whatever was done to it on its page since. Offline this writes a second folder of the same
+    run, which `wandb sync` sends after the first one (it goes by their starts). The summary of the second takes
+    the place of the first one's, so it is given whole; the run's duration on its page becomes 0 (measured, 0.31).
+    """
+    if mode == "online":
+        identity: dict[str, Any] = {"project": target.project, "entity": target.entity, "id": trial_run.run_id}
+        identity |= {"dir": str(target.folder), "mode": mode, "reinit": "create_new", "resume": "must"}
+        run = wandb.init(**identity, settings=_settings(target))
+        tags = run.tags or ()
+    else:
+        run = wandb.init(**_identity(target, mode, trial_run, config), settings=_settings(target))
+        tags = target.tags
+    try:
+        run.tags = tuple(dict.fromkeys([*tags, amendment.tag]))
+        run.summary.update({**trial_run.summary, **amendment.summary})
+        if amendment.artifact is not None:
+            run.log_artifact(amendment.artifact)
+    finally:
+        run.finish(exit_code=0)
+
+
+def unsent_runs(folder: Path) -> list[Path]:
+    """The folders of offline runs under `folder` (the callback's) that nobody has uploaded yet."""
+    return [path for path in sorted(folder.glob("wandb/offline-run-*")) if not any(path.glob("*.wandb.synced"))]
+
+
+def close_run(run: wandb.Run, exit_code: int, summary: Mapping[str, Any]) -> None:
+    """End `run` with its state in `summary`; raises TimeoutError if the upload takes over `finish_seconds`."""
+    run.summary.update(dict(summary))
+    if summary["status"] == "diverged":
         run.tags = (*(run.tags or ()), "diverged")
     run.finish(exit_code=exit_code)
 
 
-def _settings(target: RunTarget, stop: Callable[[], None]) -> wandb.Settings:
+def _identity(target: RunTarget, mode: Mode, trial_run: TrialRun, config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "project": target.project,
+        "entity": target.entity,
+        "group": target.search_name[:MAX_GROUP_CHARACTERS],
+        "dir": str(target.folder),
+        "id": trial_run.run_id,
+        "name": trial_run.name,
+        "notes": target.notes,
+        "config": dict(config),
+        "allow_val_change": True,
+        "mode": mode,
+        "reinit": "create_new",
+        "resume": "allow",
+    }
+
+
+def _settings(target: RunTarget, **more: Any) -> wandb.Settings:
     return wandb.Settings(
         silent=True,
         console="off",
+        sweep_id=target.sweep_id,
         init_timeout=target.init_seconds,
         finish_timeout=target.finish_seconds,
         finish_timeout_raises=True,
-        stop_fn=stop,
         use_dot_wandb=False,
         symlink=False,
         disable_code=True,
@@ -139,6 +197,7 @@ def _settings(target: RunTarget, stop: Callable[[], None]) -> wandb.Settings:
         x_save_requirements=False,
         # W&B's 15 s, measured: a driver killed before its first flush left a file of 7 bytes.
         x_transaction_log_flush_interval=2.0,
+        **more,
     )
 
 

@@ -1,0 +1,119 @@
+"""Creates the W&B sweep that an online search's runs join, so that W&B's sweep page has its charts of them.
+
+No agent is involved: a sweep is a record on the server, and a run belongs to it that names it when it is created.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import wandb
+import yaml
+
+from tune_cifar.sweep.schema import SweepConfig
+from tune_cifar.tracking.wandb_mode import silence_client
+
+SWEEP_FILE = "wandb-sweep.json"
+"""Stands in the search's folder, so that a resumed search goes on with its sweep."""
+
+TIMEOUT_SECONDS = 15
+
+# The mutation of `wandb.sweep`, which itself has no time limit, prints, and sets the environment's project (0.31).
+_CREATE = """
+mutation UpsertSweep($config: String, $description: String, $entityName: String, $projectName: String) {
+    upsertSweep(input: {
+        config: $config, description: $description, entityName: $entityName, projectName: $projectName
+    }) {
+        sweep { id name project { name entity { name } } }
+    }
+}
+"""
+_FINISH = """
+mutation UpsertSweep($id: ID, $state: String, $entityName: String, $projectName: String) {
+    upsertSweep(input: {id: $id, state: $state, entityName: $entityName, projectName: $projectName}) {
+        sweep { name }
+    }
+}
+"""
+
+
+@dataclass(frozen=True)
+class WandbSweep:
+    """A sweep on the server: `name` is what its address and its runs call it, `id` what changes of it need."""
+
+    id: str
+    name: str
+    project: str
+    entity: str
+    url: str
+    finished: bool = False
+
+
+def open_sweep(
+    config: SweepConfig, project: str, folder: Path, *, timeout_seconds: int = TIMEOUT_SECONDS
+) -> tuple[WandbSweep | None, str]:
+    """Create the sweep of the search in `folder`, or take the one it has; None where W&B made none, and why.
+
+    The key is the client's own matter: it is not read here. Returns within about twice `timeout_seconds`.
+    """
+    path = folder / SWEEP_FILE
+    if path.is_file():
+        sweep = WandbSweep(**json.loads(path.read_text()))
+        return sweep, f"the runs join the sweep {sweep.url}"
+    variables = {
+        "config": yaml.safe_dump(_as_wandb_has_it(config, folder.name)),
+        "description": config.description,
+        "entityName": config.entity,
+        "projectName": project,
+    }
+    try:
+        silence_client()
+        answer = _ask(_CREATE, variables, timeout_seconds)["upsertSweep"]["sweep"]
+        place = answer["project"]
+        entity = place["entity"]["name"]
+        url = f"{wandb.setup().settings.app_url}/{entity}/{place['name']}/sweeps/{answer['name']}"
+        sweep = WandbSweep(answer["id"], answer["name"], place["name"], entity, url)
+    except Exception as error:  # whatever it is, the runs are still grouped by the search's name
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        return None, f"W&B made no sweep ({reason}); the search goes on, its runs grouped as {folder.name}"
+    _save(path, sweep)
+    return sweep, f"the runs join the sweep {sweep.url}"
+
+
+def finish_sweep(folder: Path, *, timeout_seconds: int = TIMEOUT_SECONDS) -> str | None:
+    """Mark the sweep of a search that has ended as finished on its page; a line where that did not work."""
+    path = folder / SWEEP_FILE
+    if not path.is_file():
+        return None
+    values = json.loads(path.read_text())
+    sweep = WandbSweep(**values)
+    if sweep.finished:
+        return None
+    variables = {"id": sweep.id, "state": "FINISHED", "entityName": sweep.entity, "projectName": sweep.project}
+    try:
+        _ask(_FINISH, variables, timeout_seconds)
+    except Exception as error:
+        return f"the sweep's page may still say running ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
+    _save(path, WandbSweep(**{**values, "finished": True}))
+    return None
+
+
+def _as_wandb_has_it(config: SweepConfig, search_name: str) -> dict[str, Any]:
+    """The sweep file as W&B's server takes it: with what it requires, and with what is inferred here said."""
+    document = {"name": search_name, **config.document}
+    document.setdefault("metric", {"name": config.metric.name, "goal": config.metric.goal})
+    plain: dict[str, Any] = json.loads(json.dumps(document))
+    return plain
+
+
+def _ask(query: str, variables: dict[str, Any], timeout_seconds: int) -> dict[str, Any]:
+    api = wandb.Api(timeout=timeout_seconds)
+    answer: dict[str, Any] = api._service_api.execute_graphql(query, variables, timeout=timeout_seconds)
+    return answer
+
+
+def _save(path: Path, sweep: WandbSweep) -> None:
+    path.write_text(json.dumps(asdict(sweep), indent=2) + "\n")
