@@ -8,6 +8,7 @@ Samplers model numbers best on the scale that the file implies, and cannot hold 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ from tune_cifar.sweep.distributions import (
     Uniform,
     practical_range,
 )
-from tune_cifar.sweep.values import clip, is_number
+from tune_cifar.sweep.values import ROUNDING, agree, clip, is_number
 
 # Optuna's GP sampler lists every value of an integer parameter, so a wider one is searched as a real number.
 MOST_INTEGERS = 10_000
@@ -44,6 +45,9 @@ class Encoding(Protocol):
 
     def decode(self, encoded: Any) -> Any:
         """The parameter's value, a plain Python one."""
+
+    def encode(self, value: Any) -> Any:
+        """The encoded value that decodes to `value`, but for rounding; None for a value that is not searched."""
 
     def from_quantile(self, quantile: float) -> Any:
         """The encoded value at `quantile` (0 to 1) of the file's distribution."""
@@ -63,6 +67,29 @@ class QuantileEncoding:
 
     def decode(self, encoded: float) -> Any:
         return self.distribution.from_quantile(encoded)
+
+    def encode(self, value: Any) -> float | None:
+        position_at: Callable[[float], float] = self.distribution.from_quantile
+        position = value if is_number(value) else None
+        if isinstance(self.distribution, Categorical):
+            position_at = self.distribution.index_from_quantile
+            position = _index_of(value, self.distribution.values)
+        if position is None:
+            return None
+        # Where the distribution is rounded many quantiles give the value: the middle one has room on both sides.
+        slack = abs(position) * ROUNDING
+        first = self._first_quantile(lambda quantile: position_at(quantile) >= position - slack)
+        last = self._first_quantile(lambda quantile: position_at(quantile) > position + slack)
+        middle = (first + last) / 2
+        span = position_at(self.high) - position_at(self.low)
+        return middle if abs(position_at(middle) - position) <= slack + span * ROUNDING else None
+
+    def _first_quantile(self, reached: Callable[[float], bool]) -> float:
+        """The lowest quantile that has `reached` it, to the last digit; `high` where none has."""
+        low, high = self.low, self.high
+        while low < (middle := (low + high) / 2) < high:
+            low, high = (low, middle) if reached(middle) else (middle, high)
+        return low if reached(low) else high
 
     def from_quantile(self, quantile: float) -> float:
         return clip(quantile, self.low, self.high)
@@ -87,6 +114,12 @@ class NumberEncoding:
             return self.distribution.multiple(value)
         return round(value) if isinstance(self.distribution, IntUniform) else value
 
+    def encode(self, value: Any) -> float | None:
+        if not is_number(value):
+            return None
+        encoded = clip(float(value), self.low, self.high)
+        return encoded if agree(self.decode(encoded), value) else None
+
     def from_quantile(self, quantile: float) -> float:
         base = self.distribution.base if isinstance(self.distribution, Quantized) else self.distribution
         return base.from_quantile(quantile)
@@ -108,6 +141,12 @@ class MultipleEncoding:
     def decode(self, encoded: int) -> float:
         return int(encoded) * self.step
 
+    def encode(self, value: Any) -> int | None:
+        if not is_number(value):
+            return None
+        encoded = round(clip(value / self.step, self.low, self.high))
+        return encoded if agree(self.decode(encoded), value) else None
+
     def from_quantile(self, quantile: float) -> int:
         position = round(self.distribution.from_quantile(quantile) / self.step)
         return min(max(position, self.low), self.high)
@@ -127,6 +166,9 @@ class ChoiceEncoding:
 
     def decode(self, encoded: int) -> Any:
         return copy.deepcopy(self.distribution.values[int(encoded)])
+
+    def encode(self, value: Any) -> int | None:
+        return _index_of(value, self.distribution.values)
 
     def from_quantile(self, quantile: float) -> int:
         return self.distribution.index_from_quantile(quantile)
@@ -153,6 +195,10 @@ def encode_for_model(distribution: Distribution) -> Encoding:
                 return MultipleEncoding(distribution, lowest, highest, step)
     # A model searches its corners, and the ends of a distribution that fades out are no sensible values.
     return QuantileEncoding(distribution, *PRACTICAL_QUANTILES)
+
+
+def _index_of(value: Any, values: Sequence[Any]) -> int | None:
+    return next((index for index, own in enumerate(values) if agree(own, value)), None)
 
 
 def _choice(distribution: Categorical) -> ChoiceEncoding:
