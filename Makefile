@@ -21,7 +21,7 @@ format: .venv/ready
 	$(BIN)/ruff format
 
 lock: .venv/bin/uv  ## pin every dependency again
-	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
+	$(BIN)/uv pip compile pyproject.toml --all-extras --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --quiet --custom-compile-command "make lock" --output-file requirements.lock
 
 setup: .venv/ready

@@ -6,7 +6,7 @@ import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import optuna
@@ -24,7 +24,6 @@ from benchmarks.search_simulator import (
 )
 from benchmarks.wandb_searcher import WandbSearcher
 from tune_cifar.runner.searcher import SweepSearch
-from tune_cifar.sweep.early_stopping import HyperbandRule
 from tune_cifar.sweep.searcher import SearchPlan, plan_search
 
 # How many configs the one-epoch baseline trains to the end.
@@ -119,17 +118,18 @@ def _configs_at(task: SearchTask, quantiles: Sequence[Sequence[float]]) -> list[
 
 @dataclass(frozen=True)
 class Method:
-    """A row of the comparison; with `early_stopping` the sweep's hyperband rule ends weak trials."""
+    """A row of the comparison; with `early_stopping` that rule ends weak trials."""
 
     make: Callable[[Setup], Searcher]
-    early_stopping: bool = False
+    early_stopping: Literal["hyperband", "curve"] | None = None
 
 
 METHODS: dict[str, Method] = {
     "ours": Method(OurSearcher),
-    "ours-hyperband": Method(OurSearcher, early_stopping=True),
+    "ours-curve": Method(OurSearcher, early_stopping="curve"),
+    "ours-hyperband": Method(OurSearcher, early_stopping="hyperband"),
     "wandb": Method(lambda setup: WandbSearcher(setup.task.document, setup.seed)),
-    "wandb-hyperband": Method(lambda setup: WandbSearcher(setup.task.document, setup.seed), early_stopping=True),
+    "wandb-hyperband": Method(lambda setup: WandbSearcher(setup.task.document, setup.seed), early_stopping="hyperband"),
     "wandb-random": Method(lambda setup: WandbSearcher({**setup.task.document, "method": "random"}, setup.seed)),
     "tpe": Method(lambda setup: OptunaSearcher(setup, TPESampler(seed=setup.seed))),
     "gp": Method(lambda setup: OptunaSearcher(setup, GPSampler(seed=setup.seed))),
@@ -149,7 +149,7 @@ def run_method(name: str, setup: Setup) -> SearchRecord:
         points = np.random.default_rng(setup.seed).uniform(size=(most, len(task.space.distributions)))
         return simulate_one_epoch(task, _configs_at(task, points.tolist()), KEEP_AFTER_ONE_EPOCH, setup.seed)
     method = METHODS[name]
-    rule = HyperbandRule(task.hyperband, task.config.metric.goal) if method.early_stopping else None
+    rule = task.rule(method.early_stopping) if method.early_stopping else None
     return simulate(
         task,
         method.make(setup),

@@ -16,9 +16,10 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from benchmarks.curves import Curve, CurveTable
+from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
 from tune_cifar.sweep.load import load_sweep
-from tune_cifar.sweep.schema import Hyperband, SweepConfig
+from tune_cifar.sweep.schema import CurveStopping, Hyperband, SweepConfig
 from tune_cifar.sweep.space import SearchSpace
 
 End = Literal["finished", "stopped", "diverged"]
@@ -66,10 +67,12 @@ class SearchTask:
         true_loss = self.table.true_loss(chosen) if chosen else self.table.untrained_loss
         return true_loss - self.best_loss
 
-    @property
-    def hyperband(self) -> Hyperband:
-        """W&B's early stopping with its own defaults, from the first tenth of a trial on."""
-        return Hyperband(min_iter=max(1, self.table.num_epochs // 10))
+    def rule(self, kind: Literal["hyperband", "curve"]) -> HyperbandRule | CurveRule:
+        """Early stopping with its defaults, from the first tenth of a trial on."""
+        goal = self.config.metric.goal
+        if kind == "curve":
+            return CurveRule(CurveStopping(), goal)
+        return HyperbandRule(Hyperband(min_iter=max(1, self.table.num_epochs // 10)), goal)
 
 
 @dataclass
@@ -106,9 +109,20 @@ class _Trial:
     curve: Curve
     losses: list[float] = field(default_factory=list)
 
+    @property
+    def finished(self) -> bool:
+        """Whether it trained to its end."""
+        return not self.curve.diverged and len(self.losses) == self.curve.num_epochs
+
 
 def simulate(
-    task: SearchTask, searcher: Searcher, *, num_trials: int, workers: int, seed: int, rule: HyperbandRule | None = None
+    task: SearchTask,
+    searcher: Searcher,
+    *,
+    num_trials: int,
+    workers: int,
+    seed: int,
+    rule: HyperbandRule | CurveRule | None = None,
 ) -> SearchRecord:
     """Run a whole search with `workers` trials at once; each free worker asks for the next trial right away.
 
@@ -154,16 +168,17 @@ def simulate(
     return record
 
 
-def _end_of_epoch(trial: _Trial, trials: list[_Trial], rule: HyperbandRule | None) -> End | None:
+def _end_of_epoch(trial: _Trial, trials: list[_Trial], rule: HyperbandRule | CurveRule | None) -> End | None:
     """Log the epoch that `trial` has just trained; how the trial ends with it, if it does."""
     if len(trial.losses) == len(trial.curve.losses):
         return "diverged"
     trial.losses.append(trial.curve.losses[len(trial.losses)])
     if len(trial.losses) == trial.curve.num_epochs:
         return "finished"
-    if rule and rule.decide(trial.losses, (other.losses for other in trials if other is not trial)):
-        return "stopped"
-    return None
+    if rule is None:
+        return None
+    judges = [other for other in trials if other is not trial and (other.finished or isinstance(rule, HyperbandRule))]
+    return "stopped" if rule.decide(trial.losses, [other.losses for other in judges]) else None
 
 
 def simulate_one_epoch(task: SearchTask, configs: Sequence[Mapping[str, Any]], keep: int, seed: int) -> SearchRecord:

@@ -134,7 +134,7 @@ def verdicts(results: Results, table: str, counts: tuple[int, int]) -> list[Verd
         values = [after_trials(ours, many)]
         text = f"median after {many}, 4 at once: at most 1.5 times that of one at a time"
         rows.append(ratio_verdict(text, after_trials(parallel, many), values, "median", 1.5))
-    if stopping := results.get(Cell(table, 1, "ours-hyperband")):
+    if stopping := results.get(Cell(table, 1, "ours-curve")):
         values = [after_trials(ours, many)]
         text = f"median after {many} with early stopping: not worse than without"
         rows.append(ratio_verdict(text, after_trials(stopping, many), values, "median", 1.0))

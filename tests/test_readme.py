@@ -13,6 +13,7 @@ RUN_BY = {
     "python -m tune_cifar.search configs/sweep.yaml --dry-run": "test_search.py",
     "python -m tune_cifar.search configs/sweep.yaml": "test_search.py",
     "python -m tune_cifar.search --resume --name NAME": "test_search.py",
+    "python -m tune_cifar.publish results/NAME --to TARGET": "publish/test_publishing.py",
 }
 
 

@@ -6,8 +6,11 @@ import csv
 import hashlib
 import json
 import re
+import shlex
+import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,8 @@ import torch
 import torchvision
 
 from tests.commands import REPOSITORY, command_line, environment, run, run_here
-from tests.tracking.wandb_helpers import read_run
+from tests.tracking.wandb_helpers import KEY, read_run
+from tests.tracking.wandb_server import WandbServer
 from tune_cifar import search
 
 SWEEP = """
@@ -56,7 +60,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One search of three trials that has ended: its folder of results, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
-    flags = (*SMALL, "--name", "small", "--gpus-per-trial", "auto")
+    flags = (*SMALL, "--name", "small", "--gpus-per-trial", "auto", "--publish", "models/")
     done = run("search", _write_sweep(folder), *flags, folder=folder, **home)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
@@ -105,6 +109,24 @@ def test_the_best_model_is_a_plain_state_dict_with_a_true_manifest(finished: tup
     assert manifest["trial_id"] == summary["best"]["trial_id"]
     assert manifest["metric_value"] == summary["best"]["val_loss"]
     assert manifest["config"]["lr"] == config["lr"]
+
+
+def test_the_best_model_is_published_when_the_search_has_ended(finished: tuple[Path, str]) -> None:
+    results, output = finished
+    (published,) = _summary(results)["published"]
+    assert f"done     models/: is there: {published['uri']}" in output
+    place = results.parents[1] / "models" / published["name"]
+    best = results / _summary(results)["best"]["model"]
+    assert (place / best.name).read_bytes() == best.read_bytes()
+    assert published["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
+
+
+def test_a_wrong_target_ends_a_search_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = tmp_path / "results"
+    arguments = [str(_write_sweep(tmp_path)), *SMALL, "--results", str(results), "--publish", "modles"]
+    assert run_here(search.main, arguments) == 2
+    assert "'modles': not a target" in capsys.readouterr().err
+    assert not results.exists()
 
 
 def test_the_output_says_what_was_chosen_and_what_comes_next(finished: tuple[Path, str]) -> None:
@@ -158,8 +180,10 @@ def _rows_of_trial(results: Path, trial_id: str) -> list[dict[str, Any]]:
 
 def test_each_trial_is_one_complete_wandb_run(finished: tuple[Path, str]) -> None:
     results, _ = finished
-    runs = {path.stem.removeprefix("run-"): read_run(path) for path in results.glob("wandb/*/run-*.wandb")}
-    assert len(runs) == 3
+    files = sorted(results.glob("wandb/*/run-*.wandb"))
+    # The best trial's run has a second file, written later, which adds its mark.
+    runs = {path.stem.removeprefix("run-"): read_run(path) for path in reversed(files)}
+    assert (len(files), len(runs)) == (4, 3)
     for trial in _trials(results):
         run = next(run for run_id, run in runs.items() if trial["id"] in run_id)
         assert run.exit_code == 0
@@ -175,6 +199,36 @@ def test_each_trial_is_one_complete_wandb_run(finished: tuple[Path, str]) -> Non
             "epoch_runtime (seconds)",
             "avg epoch runtime (seconds)",
         } <= names
+
+
+def test_the_printed_command_uploads_everything_also_from_a_copy(finished: tuple[Path, str], tmp_path: Path) -> None:
+    results, output = finished
+    shutil.copytree(results, tmp_path / "results" / "small")
+    (command,) = re.findall(r"^wandb +(wandb sync .*)$", output, re.MULTILINE)
+    tool, *arguments = shlex.split(command)
+    with WandbServer() as server:
+        variables = environment(WANDB_BASE_URL=server.url, WANDB_API_KEY=KEY, WANDB_ERROR_REPORTING="false")
+        path = Path(sys.executable).parent / tool
+        subprocess.run([path, *arguments], cwd=tmp_path, env=variables, check=True, capture_output=True)
+    best = _summary(results)["best"]
+    assert len(server.runs) == 3
+    for trial in _trials(results):
+        served = server.runs[f"small-{trial['id']}"]
+        is_best = trial["id"] == best["trial_id"]
+        assert served.exit_code == 0
+        assert [row["val_loss"] for row in served.metrics] == [
+            epoch["val_loss"] for epoch in _rows_of_trial(results, trial["id"])
+        ]
+        assert served.display_name.startswith(f"{trial['number']}-lr")
+        assert (served.group, served.tags) == ("small", ["bayes", "digits"] + ["best"] * is_best)
+        assert served.summary.get("Notes") == (Path(best["model"]).stem if is_best else None)
+        assert served.summary["best_val_loss"] == float(trial["best_val_loss"])
+    (artifact,) = server.artifacts
+    assert (artifact.name, artifact.kind, artifact.committed) == ("cifar10_image_predictions", "predictions", True)
+    assert artifact.run_id == f"small-{best['trial_id']}"
+    table = json.loads(artifact.files["cifar10_predictions.table.json"])
+    assert len(table["data"]) == 128
+    assert {image["path"] for image, *_ in table["data"]} < set(artifact.files)
 
 
 def test_a_name_is_used_once(finished: tuple[Path, str]) -> None:
@@ -273,6 +327,11 @@ def test_a_search_that_is_ended_goes_on_to_the_same_results(
     assert done.returncode == 0, done.stderr + done.stdout
     assert _summary(results)["complete"] is True
     assert _without_times_and_ids(_trials(results)) == _without_times_and_ids(undisturbed)
+    for trial in _trials(results):
+        logged = read_run(min(results.glob(f"wandb/*/run-*{trial['id']}.wandb")))
+        epochs = {row["epoch"]: row["val_loss"] for row in _rows_of_trial(results, trial["id"])}
+        assert [row["val_loss"] for _, row in sorted(logged.rows.items())] == [epochs[epoch] for epoch in (1, 2, 3, 4)]
+        assert (logged.num_rows, logged.exit_code) == (4, 0)
 
 
 def _worker_of(process: subprocess.Popen[str]) -> psutil.Process:
@@ -306,8 +365,8 @@ def test_trials_that_are_stopped_or_diverge_are_told_apart_with_the_reason(tmp_p
     done = run("search", _write_sweep(tmp_path, text), *flags, folder=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     good, worse, wild = _trials(tmp_path / "results" / "wild")
-    assert (good["status"], good["epochs"]) == ("finished", "2")
-    assert (worse["status"], worse["epochs"]) == ("stopped", "1")
+    assert (good["status"], good["epochs_trained"]) == ("finished", "2")
+    assert (worse["status"], worse["epochs"], worse["epochs_trained"]) == ("stopped", "2", "1")
     assert worse["message"].startswith("stopped at band 1: val_loss")
     assert worse["message"] in done.stdout
     assert (wild["status"], wild["best_val_loss"]) == ("diverged", "")
@@ -334,6 +393,7 @@ def test_trials_that_are_stopped_or_diverge_are_told_apart_with_the_reason(tmp_p
         (SWEEP, ["sweep.yaml", "--data", "digits", "--wandb", "online"], "there is no W&B key"),
         (SWEEP, ["sweep.yaml", "--dry-run", "--cpus-per-trial", "1000"], "No machine can hold a trial"),
         (SWEEP, ["sweep.yaml", "--dry-run", "--gpus-per-trial", "all"], "must be a number, 0 or above, or auto"),
+        (SWEEP, ["sweep.yaml", "--dry-run", "--prediction-images", "-1"], "must be a whole number, 0 or above, or all"),
         (SWEEP, ["--resume"], "There is no search in results to resume"),
         (SWEEP, ["--resume", "--name", "unknown"], "is not the folder of a search"),
     ],
@@ -440,7 +500,7 @@ def test_the_search_ends_at_the_target(at_the_same_time: tuple[Path, Any]) -> No
     results, ended = at_the_same_time
     assert ended["target"].returncode == 0, ended["target"]
     (trial,) = _trials(results / "target")
-    assert (trial["status"], trial["epochs"], trial["message"]) == ("stopped", "1", "reached the target 0.01")
+    assert (trial["status"], trial["epochs_trained"], trial["message"]) == ("stopped", "1", "reached the target 0.01")
     summary = _summary(results / "target")
     assert summary["complete"] is True
     assert summary["best"]["epoch"] == 1

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -31,6 +32,26 @@ def test_settings_and_sweep_file_read_back(tmp_path: Path) -> None:
     settings, sweep = load_settings(_save(tmp_path / "a"))
     assert settings == SETTINGS
     assert sweep.read_text() == "method: grid\n"
+
+
+def test_a_list_of_paths_is_kept_and_compared(tmp_path: Path) -> None:
+    folder = tmp_path / "a"
+    folder.mkdir()
+    (tmp_path / "sweep.yaml").write_text("")
+    save_settings(folder, replace(SETTINGS, prior=["a", "b"]), tmp_path / "sweep.yaml")
+    settings, _ = load_settings(folder)
+    assert settings.resumed_with({"prior": ["a", "b"]}).prior == ["a", "b"]
+    with pytest.raises(UserError, match="--prior was a and b and is now a"):
+        settings.resumed_with({"prior": ["a"]})
+
+
+def test_settings_of_an_earlier_version_are_read(tmp_path: Path) -> None:
+    folder = _save(tmp_path / "a")
+    values = json.loads((folder / "search.json").read_text())
+    for flag in ("repeat_best", "seeds", "prior"):
+        del values[flag]
+    (folder / "search.json").write_text(json.dumps(values))
+    assert load_settings(folder)[0] == SETTINGS
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null"])

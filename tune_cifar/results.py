@@ -22,6 +22,7 @@ class TrialRecord:
     """One trial: its number (from 1, in the order of suggestion), config, and one row of metrics an epoch.
 
     A row's `logged` lists every value of the search's metric in that epoch: one, but many of `train_loss`.
+    `repeat_of` is the number of the trial that this one repeats with another seed, or None.
     """
 
     number: int
@@ -30,6 +31,7 @@ class TrialRecord:
     status: Status = "waiting"
     epochs: list[dict[str, Any]] = field(default_factory=list)
     message: str = ""
+    repeat_of: int | None = None
 
     def add_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch's metrics; an epoch that is run again after a crash replaces its first form."""
@@ -61,6 +63,11 @@ class TrialRecord:
 
 
 def best_trial(trials: Iterable[TrialRecord], metric: Metric) -> TrialRecord | None:
+    """The best of the search's own trials; a repeat does not count alone (see `finalists`)."""
+    return best_run((trial for trial in trials if trial.repeat_of is None), metric)
+
+
+def best_run(trials: Iterable[TrialRecord], metric: Metric) -> TrialRecord | None:
     """The trial with the best epoch, finished or stopped early; those that failed or diverged cannot win."""
     winner: TrialRecord | None = None
     winning_value = math.nan

@@ -31,6 +31,10 @@ class SearchSettings:
     gpus_per_trial: float | Literal["auto"] | None
     trials_at_once: int | None
     precision: str
+    prediction_images: int | Literal["all"] = 128
+    repeat_best: int | None = None
+    seeds: int | None = None
+    prior: list[str] | None = None
 
     def resumed_with(self, given: dict[str, Any]) -> SearchSettings:
         """These settings again; raises `UserError` when a flag in `given` (None: not given) says otherwise."""
@@ -50,6 +54,8 @@ class SearchSettings:
 
 
 def _show(value: Any) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(str, value))
     return "not given" if value is None else str(value)
 
 
@@ -67,7 +73,9 @@ def load_settings(folder: Path) -> tuple[SearchSettings, Path]:
         raise UserError(f"{folder} is not the folder of a search: it lacks {SETTINGS_FILE} or the sweep file.")
     try:
         values = json.loads(path.read_text())
-        settings = SearchSettings(**{field.name: values[field.name] for field in fields(SearchSettings)})
+        # A search of an earlier version lacks the flags that came later: they had not been given.
+        known = {field.name: values[field.name] for field in fields(SearchSettings) if field.name in values}
+        settings = SearchSettings(**known)
     except (ValueError, TypeError, KeyError) as error:
         raise UserError(f"{path} cannot be read ({error}). Start the search again under another --name.") from None
     return settings, copies[0]

@@ -221,7 +221,7 @@ def test_a_ratio_is_as_sure_as_its_pairs() -> None:
 def test_the_targets_are_checked_for_the_methods_that_ran() -> None:
     results = {
         Cell("t", 1, "ours"): [record_of([0.1, 0.05], [5, 10])] * 3,
-        Cell("t", 1, "ours-hyperband"): [record_of([0.1, 0.05], [5, 6])] * 3,
+        Cell("t", 1, "ours-curve"): [record_of([0.1, 0.05], [5, 6])] * 3,
         Cell("t", 1, "wandb"): [record_of([0.5, 0.1])] * 3,
         Cell("t", 4, "ours"): [record_of([0.1, 0.08])] * 3,
     }

@@ -5,6 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from tune_cifar.finalists import finalists
 from tune_cifar.report.tables import BestModel, write_summary, write_trials
 from tune_cifar.results import Status, TrialRecord
 from tune_cifar.sweep.schema import Metric
@@ -40,9 +43,63 @@ def test_trials_csv_has_the_best_epoch_by_the_searchs_own_metric(tmp_path: Path)
     assert first["best_epoch"] == "2"
     assert float(first["val_loss"]) == 1 - 0.7
     assert (first["lr"], first["optimizer.momentum"], first["extra"]) == ("0.1", "0.9", "")
-    assert (first["epochs"], first["seconds"]) == ("3", "4.5")
+    assert (first["epochs_trained"], first["seconds"]) == ("3", "4.5")
     assert (second["status"], second["message"], second["extra"]) == ("failed", "why", "a,b")
-    assert (second["best_val_accuracy"], second["best_epoch"], second["epochs"]) == ("", "", "0")
+    assert (second["best_val_accuracy"], second["best_epoch"], second["epochs_trained"]) == ("", "", "0")
+
+
+def test_a_repeat_names_the_trial_that_it_repeats(tmp_path: Path) -> None:
+    repeat = _trial(3, "finished", [0.6], lr=0.1, epochs=9)
+    repeat.repeat_of = 1
+    with write_trials(tmp_path, [*TRIALS, repeat], ACCURACY).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["repeat_of"] for row in rows] == ["", "", "1"]
+    assert (rows[2]["epochs"], rows[2]["epochs_trained"]) == ("9", "1")
+
+
+def test_summary_has_the_finalists_with_every_seed(tmp_path: Path) -> None:
+    first, other = _trial(1, "finished", [0.5, 0.7], lr=0.1, seed=0), _trial(2, "finished", [0.8], lr=0.2, seed=0)
+    repeat, diverged = _trial(3, "finished", [0.9], lr=0.1, seed=1), _trial(4, "diverged", [], lr=0.2, seed=1)
+    repeat.repeat_of, diverged.repeat_of = 1, 2
+    trials = [first, other, repeat, diverged]
+    found = finalists(trials, ACCURACY)
+    path = write_summary(
+        tmp_path,
+        name="mine",
+        metric=ACCURACY,
+        trials=trials,
+        best=None,
+        interrupted=False,
+        wall_seconds=1,
+        data={},
+        versions={},
+        finalists=found,
+        winner=found[0],
+    )
+    assert json.loads(path.read_text())["finalists"] == [
+        {
+            "number": 1,
+            "won": True,
+            "config": {"lr": 0.1, "seed": 0},
+            "mean": 0.8,
+            "standard_deviation": pytest.approx(0.1414, abs=1e-4),
+            "runs": [
+                {"number": 1, "seed": 0, "status": "finished", "val_accuracy": 0.7},
+                {"number": 3, "seed": 1, "status": "finished", "val_accuracy": 0.9},
+            ],
+        },
+        {
+            "number": 2,
+            "won": False,
+            "config": {"lr": 0.2, "seed": 0},
+            "mean": 0.8,
+            "standard_deviation": None,
+            "runs": [
+                {"number": 2, "seed": 0, "status": "finished", "val_accuracy": 0.8},
+                {"number": 4, "seed": 1, "status": "diverged", "val_accuracy": None},
+            ],
+        },
+    ]
 
 
 def test_summary_counts_and_costs(tmp_path: Path) -> None:

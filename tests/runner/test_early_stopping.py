@@ -7,10 +7,11 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from tune_cifar.results import TrialRecord
-from tune_cifar.runner.early_stopping import HyperbandScheduler, SearchStopper
+from tune_cifar.runner.early_stopping import CurveScheduler, HyperbandScheduler, SearchScheduler, SearchStopper
 from tune_cifar.runner.search_log import SearchLog, logged_values
+from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
-from tune_cifar.sweep.schema import Goal, Hyperband, Metric
+from tune_cifar.sweep.schema import CurveStopping, Goal, Hyperband, Metric
 
 
 class FakeTuneTrial:
@@ -78,6 +79,34 @@ def test_an_epoch_that_comes_again_after_a_crash_counts_once() -> None:
     assert scheduler.on_trial_result(None, FakeTuneTrial("b"), _result(2, 9.0)) == TrialScheduler.CONTINUE
 
 
+def _curve_scheduler(log: SearchLog, **rule: Any) -> CurveScheduler:
+    return CurveScheduler(CurveRule(CurveStopping(**rule), "minimize"), Metric(log.metric), log)
+
+
+def test_a_trial_that_lags_behind_stops_with_the_reason() -> None:
+    log = _log_with("val_loss", {"a": [2.0, 1.0], "b": [2.1, 1.2], "c": [2.05, 1.9], "d": []})
+    log.trials["a"].status = log.trials["b"].status = "finished"  # c still runs and says nothing
+    scheduler = _curve_scheduler(log)
+    assert scheduler.on_trial_result(None, FakeTuneTrial("d"), _result(1, 2.05)) == TrialScheduler.CONTINUE
+    assert scheduler.on_trial_result(None, FakeTuneTrial("d"), _result(1, 2.2)) == TrialScheduler.STOP
+    assert log.stop_reasons["d"] == (
+        "stopped after epoch 1: val_loss 2.2000 lags 0.2000 behind the best finished trial (2.0000 by then); "
+        "trials caught up or fell back by 0.1000 from there"
+    )
+    assert scheduler.on_trial_result(None, FakeTuneTrial("c"), _result(2, 1.9)) == TrialScheduler.STOP
+
+
+def test_the_curve_rule_leaves_last_epochs_and_repeats_alone() -> None:
+    log = _log_with("val_loss", {"a": [1.0, 1.0], "b": []})
+    log.trials["a"].status = "finished"
+    scheduler = _curve_scheduler(log)
+    assert scheduler.on_trial_result(None, FakeTuneTrial("b"), _result(2, 9.0, "finished")) == TrialScheduler.CONTINUE
+    log.trials["b"].repeat_of = 1
+    assert scheduler.on_trial_result(None, FakeTuneTrial("b"), _result(1, 9.0)) == TrialScheduler.CONTINUE
+    log.trials["b"].repeat_of = None
+    assert scheduler.on_trial_result(None, FakeTuneTrial("b"), _result(1, 9.0)) == TrialScheduler.STOP
+
+
 def test_values_that_are_not_finite_are_not_logged() -> None:
     assert logged_values({**_result(1, math.nan)}, "val_loss") == []
     assert logged_values(_result(1, 1.0), "train_loss") == [2.0, 3.0]
@@ -100,4 +129,40 @@ def test_at_the_target_every_trial_ends_after_its_epoch() -> None:
     assert stopper("b", _result(2, 0.9))
     assert log.stop_reasons == {"a": "reached the target 0.2", "b": "the search is over: trial 1 reached the target"}
     assert not stopper("c", _result(2, 0.1, "finished"))
-    assert not stopper.stop_all()
+
+
+def _with_repeat(log: SearchLog) -> SearchLog:
+    """The last trial of the log is a repeat of the first."""
+    *_, last = log.trials.values()
+    last.repeat_of = 1
+    return log
+
+
+def test_a_repeat_is_not_stopped_early_and_not_at_the_target() -> None:
+    log = _with_repeat(_log_with("val_loss", {"a": [1, 1, 1], "b": [0.1, 2, 2], "c": [9.0]}))
+    scheduler = _scheduler(log, min_iter=2)
+    stopper = SearchStopper(Metric("val_loss", target=0.2), log, lambda trial_id, result: False)
+    assert SearchScheduler(stopper, scheduler).on_trial_result(None, FakeTuneTrial("c"), _result(2, 9.0)) == "CONTINUE"
+    assert not stopper("c", _result(2, 0.05))
+    assert log.stop_reasons == {}
+    log.trials["c"].repeat_of = None
+    assert scheduler.on_trial_result(None, FakeTuneTrial("c"), _result(2, 9.0)) == TrialScheduler.STOP
+    assert stopper("c", _result(2, 9.0))
+
+
+def test_the_stop_button_ends_a_repeat_too() -> None:
+    log = _with_repeat(_log_with("val_loss", {"a": [1.0], "b": [1.0]}))
+    stopper = SearchStopper(Metric("val_loss", target=0.2), log, lambda trial_id, result: trial_id == "b")
+    assert stopper("b", _result(2, 1.0))
+    assert log.stop_reasons == {"b": "stopped on its W&B page"}
+
+
+@pytest.mark.parametrize(("pressed", "bands"), [(True, False), (True, True), (False, True), (False, False)])
+def test_a_trial_is_stopped_by_either(pressed: bool, bands: bool) -> None:
+    log = _log_with("val_loss", {"a": [1, 1], "b": [9.0]})
+    stopper = SearchStopper(Metric("val_loss"), log, lambda trial_id, result: pressed)
+    scheduler = SearchScheduler(stopper, _scheduler(log, min_iter=2) if bands else None)
+    decision = scheduler.on_trial_result(None, FakeTuneTrial("b"), _result(2, 9.0))
+    assert decision == (TrialScheduler.STOP if pressed or bands else TrialScheduler.CONTINUE)
+    reason = log.stop_reasons.get("b", "")
+    assert reason.startswith("stopped on its W&B page" if pressed else "stopped at band 2" if bands else "")

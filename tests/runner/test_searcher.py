@@ -10,7 +10,7 @@ from ray.tune.search import Searcher
 
 from tune_cifar.runner.searcher import SweepSearch
 from tune_cifar.sweep.load import load_sweep
-from tune_cifar.sweep.searcher import plan_search
+from tune_cifar.sweep.searcher import PriorTrial, plan_search
 from tune_cifar.sweep.space import SearchSpace
 from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
 
@@ -27,13 +27,18 @@ parameters:
 @pytest.fixture
 def make_search(tmp_path: Path) -> Any:
     def make(
-        text: str | None = None, method: str = "bayes", metric: str = "val_loss", goal: str = "minimize", seed: int = 1
+        text: str | None = None,
+        method: str = "bayes",
+        metric: str = "val_loss",
+        goal: str = "minimize",
+        seed: int = 1,
+        prior_trials: tuple[PriorTrial, ...] = (),
     ) -> SweepSearch:
         path = tmp_path / "sweep.yaml"
         path.write_text(text or SWEEP.format(method=method, metric=metric, goal=goal))
         config = load_sweep(path, check_parameter, EPOCH_METRICS)
         space = SearchSpace(config)
-        plan = plan_search(config, space, num_trials=8, seed=seed, trials_at_once=2)
+        plan = plan_search(config, space, num_trials=8, seed=seed, trials_at_once=2, prior_trials=prior_trials)
         return SweepSearch(space, plan, config.metric)
 
     return make
@@ -195,6 +200,27 @@ def test_the_model_finds_a_better_region_than_its_start_points(make_search: Any)
         search.on_trial_complete(f"t{number}", _report(search, f"t{number}", [distance**2 * 1000]))
     assert min(distances[4:]) < min(distances[:4])
     assert min(distances) < 0.005
+
+
+def test_prior_trials_are_known_from_the_start_and_once(make_search: Any, tmp_path: Path) -> None:
+    points = [{"lr": 0.01, "optimizer/momentum": 0}, {"lr": 0.05, "optimizer/momentum": 1}]
+    prior = tuple(PriorTrial(point, value) for point, value in zip(points, (0.0, 5.0), strict=True))
+    text = SWEEP.format(method="bayes", metric="val_loss, target: 0.1", goal="minimize")
+    search = make_search(text, prior_trials=prior)
+    assert [(trial.params, trial.value) for trial in _study_trials(search)] == [(points[0], 0.0), (points[1], 5.0)]
+    assert search.suggest("t") != Searcher.FINISHED  # it is not this search that reached the target
+    search.on_trial_complete("t", _report(search, "t", [0.5]))
+    search.save(str(tmp_path / "state"))
+    resumed = make_search(text, prior_trials=prior)
+    resumed.restore(str(tmp_path / "state"))
+    assert sorted(_values_of_the_model(resumed)) == [0.0, 0.5, 5.0]
+
+
+def test_a_prior_draws_the_model_to_where_it_was_good(make_search: Any) -> None:
+    """A bowl around 0.07, known from eight trials: the first suggestion is near its bottom."""
+    rates = (0.005, 0.02, 0.035, 0.05, 0.06, 0.075, 0.085, 0.095)
+    prior = tuple(PriorTrial({"lr": lr, "optimizer/momentum": 0}, (lr - 0.07) ** 2 * 1000) for lr in rates)
+    assert abs(make_search(prior_trials=prior).suggest("t")["lr"] - 0.07) < 0.01
 
 
 def test_tune_cannot_set_another_space(make_search: Any) -> None:

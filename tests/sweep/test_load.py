@@ -11,7 +11,7 @@ import pytest
 
 from tune_cifar.errors import UserError
 from tune_cifar.sweep.load import load_sweep
-from tune_cifar.sweep.schema import Hyperband, Metric, SweepConfig
+from tune_cifar.sweep.schema import CurveStopping, Hyperband, Metric, SweepConfig
 from tune_cifar.trial.config import check_parameter
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -51,6 +51,19 @@ def test_fills_in_what_wandb_fills_in(read_sweep: Read) -> None:
     )
     assert config.metric == Metric("x", "minimize", None, "worst")
     assert config.early_terminate == Hyperband(3, None, None, 3.0, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("", CurveStopping(None, 1.0)),
+        (", min_iter: 2, margin: 0.5", CurveStopping(2, 0.5)),
+        (", margin: 0", CurveStopping(None, 0.0)),
+    ],
+)
+def test_reads_curve_stopping(read_sweep: Callable[..., SweepConfig], keys: str, expected: CurveStopping) -> None:
+    config = read_sweep(f"method: bayes\nmetric: {{name: x}}\nearly_terminate: {{type: curve{keys}}}\n{SPACE}")
+    assert config.early_terminate == expected
     assert (config.run_cap, config.name, config.notes, config.warnings) == (None, None, (), ())
 
 
@@ -104,7 +117,7 @@ def test_takes_false_for_impute_while_running_with_or_without_quotes(read_sweep:
         (("", "metrics: []\n"), "1: metrics: is not supported: several metrics need `method: custom`; choose one as `metric`."),
         (("", "early_terminate:\n"), "1: early_terminate: must be a mapping of keys, got None. Give it a value or remove the key."),
         (("", "early_terminate: {min_iter: 3}\n"), "1: early_terminate: `type` is missing. Add `type: hyperband`."),
-        (("", "early_terminate: {type: hyper, min_iter: 3}\n"), "1: early_terminate.type: must be one of hyperband, got 'hyper'. Did you mean 'hyperband'?"),
+        (("", "early_terminate: {type: hyper, min_iter: 3}\n"), "1: early_terminate.type: must be one of hyperband, curve, got 'hyper'. Did you mean 'hyperband'?"),
         (("", "early_terminate: {type: hyperband}\n"), "1: early_terminate: needs `min_iter`, or `max_iter` and `s`. Add, for example, `min_iter: 3`."),
         (("", "early_terminate: {type: hyperband, max_iter: 9}\n"), "1: early_terminate: needs `min_iter`, or `max_iter` and `s`. Add, for example, `min_iter: 3`."),
         (("", "early_terminate: {type: hyperband, min_iter: 1, s: 9}\n"), "1: early_terminate: s needs max_iter. Add max_iter or remove s."),
@@ -115,6 +128,9 @@ def test_takes_false_for_impute_while_running_with_or_without_quotes(read_sweep:
         (("", "early_terminate: {type: hyperband, min_iter: 1, strict: 1}\n"), "1: early_terminate.strict: must be true or false, got 1."),
         (("", "early_terminate: {type: hyperband, min_iter: 1, mode: min}\n"),
          "1: early_terminate.mode: is not a key of a sweep file here. Known: type, min_iter, max_iter, s, eta, strict."),
+        (("", "early_terminate: {type: curve, eta: 3}\n"), "1: early_terminate.eta: is not a key of a sweep file here. Known: type, min_iter, margin."),
+        (("", "early_terminate: {type: curve, margin: -1}\n"), "1: early_terminate.margin: must be 0 or above, got -1. The default is 1."),
+        (("", "early_terminate: {type: curve, min_iter: 0}\n"), "1: early_terminate.min_iter: must be a whole number from 1 up, got 0."),
     ],
 )  # fmt: skip
 def test_names_the_broken_rule(problems_of: Problems, change: tuple[str, str], problem: str) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 
 import optuna
 import pytest
-from optuna.samplers import GPSampler, RandomSampler
 
 from tune_cifar.errors import UserError
+from tune_cifar.sweep.sampler import ModelSampler, SweepSampler
 from tune_cifar.sweep.schema import Metric, SweepConfig
 from tune_cifar.sweep.searcher import SearchPlan, imputed_value, plan_search
 from tune_cifar.sweep.space import SearchSpace
@@ -72,21 +72,22 @@ def run_search(
     return study.trials
 
 
-def proposed_by_model(trial: optuna.trial.FrozenTrial) -> bool:
-    return any(key.startswith("gp:relative_params") for key in trial.system_attrs)
-
-
 @pytest.mark.parametrize(("text", "trials_at_once"), [(TUTORIAL, 1), (TUTORIAL, 4), (MIXED, 3)])
 def test_bayes_starts_spread_and_goes_on_by_gaussian_process(
-    plan: Plan, text: str, trials_at_once: int, caplog: pytest.LogCaptureFixture
+    plan: Plan, text: str, trials_at_once: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, space, search = plan(text, trials_at_once=trials_at_once)
-    assert isinstance(search.sampler, GPSampler)
+    sampler = search.sampler
+    assert isinstance(sampler, ModelSampler)
+    propose, proposed = sampler.propose, []
+    monkeypatch.setattr(
+        sampler, "propose", lambda study, trial: (proposed.append(trial.number), propose(study, trial))[1]
+    )
     with caplog.at_level(logging.INFO):
         trials = run_search(space, search, trials_at_once, lambda values: abs(values.get("lr", 0.0) - 0.004) * 100)
     assert [record.message for record in caplog.records if record.name.startswith("optuna._gp")] == []
     num_start = len(search.start_points)
-    assert [proposed_by_model(trial) for trial in trials] == [False] * num_start + [True] * (10 - num_start)
+    assert proposed == list(range(num_start, 10))
     for trial in trials:
         decoded = space.decode(trial.params)
         assert all(p.distribution.contains(decoded[p.name]) for p in config.parameters)
@@ -111,15 +112,15 @@ def test_start_points_are_different_spread_and_the_same_for_a_seed(plan: Plan) -
     _, space, search = plan(TUTORIAL)
     again, other = (plan(TUTORIAL, seed=seed)[2].start_points for seed in (1, 2))
     assert search.start_points == again != other
-    assert len(search.start_points) == 4
-    decoded = [space.decode(point) for point in search.start_points]
+    assert len(search.start_points) == 5
+    decoded = [space.decode(point) for point in search.start_points[:4]]
     assert sorted(int((values["lr"] - 1e-4) / (1e-2 - 1e-4) * 4) for values in decoded) == [0, 1, 2, 3]
     assert Counter(values["batch_size"] for values in decoded) == {32: 2, 128: 2}
 
 
 @pytest.mark.parametrize(
     ("num_trials", "trials_at_once", "num_start"),
-    [(10, 1, 4), (10, 8, 8), (10, 64, 10), (6, 1, 3), (4, 1, 2), (3, 1, 2), (2, 1, 2), (1, 1, 1), (100, 1, 4), (100, 16, 16)],
+    [(10, 1, 5), (10, 8, 8), (10, 64, 10), (6, 1, 3), (4, 1, 2), (3, 1, 2), (2, 1, 2), (1, 1, 1), (100, 1, 7), (100, 16, 16)],
 )  # fmt: skip
 def test_start_points_leave_trials_to_the_model(
     plan: Plan, num_trials: int, trials_at_once: int, num_start: int
@@ -140,7 +141,7 @@ def test_start_points_of_a_small_space_are_all_of_it_at_most(plan: Plan) -> None
 
 def test_random_draws_from_the_stated_distributions(plan: Plan) -> None:
     _, space, search = plan(MIXED.replace("bayes", "random"), 400)
-    assert isinstance(search.sampler, RandomSampler)
+    assert type(search.sampler) is SweepSampler
     assert search.start_points == []
     decoded = [space.decode(trial.params) for trial in run_search(space, search, 2, lambda values: 0.0)]
     words = Counter(values["word"] for values in decoded)
@@ -153,8 +154,8 @@ def test_random_draws_from_the_stated_distributions(plan: Plan) -> None:
 @pytest.mark.parametrize(
     ("text", "num_trials", "planned", "reason"),
     [
-        (TUTORIAL, None, 10, "10 trials: 4 spread evenly, then by Gaussian process (the file's run_cap)"),
-        (TUTORIAL, 12, 12, "12 trials: 4 spread evenly, then by Gaussian process (--count instead of the file's run_cap 10)"),
+        (TUTORIAL, None, 10, "10 trials: 5 spread evenly, then by Gaussian process (the file's run_cap)"),
+        (TUTORIAL, 12, 12, "12 trials: 6 spread evenly, then by Gaussian process (--count instead of the file's run_cap 10)"),
         ("method: random\nparameters: {a: {min: 0.0, max: 1}}", None, 10, "10 trials, at random (the default; the file has no run_cap)"),
         ("method: random\nparameters: {a: {min: 0.0, max: 1}}", 1, 1, "1 trial, at random (--count)"),
         ("method: random\nparameters: {a: {value: 1}}", None, 1, "1 trial, at random (the file has no free parameter)"),

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tune_cifar.finalists import Finalist, describe_finalist
 from tune_cifar.publish.best_model import write_model
 from tune_cifar.report.tables import BestModel, write_summary, write_trials
 from tune_cifar.results import TrialRecord, count_by_status, show_score
@@ -35,6 +36,8 @@ def write_results(
     data: ImageDataset,
     interrupted: bool,
     wall_seconds: float,
+    finalists: Sequence[Finalist] = (),
+    winner: Finalist | None = None,
 ) -> BestModel | None:
     """Write trials.csv, best/ and summary.json of a search into `folder`; returns the best model if there is one.
 
@@ -59,8 +62,26 @@ def write_results(
             "test_images": len(data.test),
         },
         versions=installed_versions(),
+        finalists=finalists,
+        winner=winner,
     )
     return model
+
+
+def print_finalists(
+    finalists: Sequence[Finalist], winner: Finalist | None, best: TrialRecord | None, metric: Metric, console: Console
+) -> None:
+    """Print the mean and spread of each configuration that was trained again, and what is taken from the best."""
+    if finalists:
+        console.print()
+    for finalist in finalists:
+        line = describe_finalist(finalist, metric, won=finalist is winner)
+        console.print(f"finalist {line}", soft_wrap=True, markup=False)
+    if winner and best:
+        model = f"the model is its best run, trial {best.number}"
+        console.print(f"winner   trial {winner.number} by the mean over its seeds; {model}", soft_wrap=True)
+    elif finalists:
+        console.print("winner   none yet: repeats are left, so the best model is that of a single run", soft_wrap=True)
 
 
 def _export(folder: Path, best: TrialRecord, weights: Path, metric: Metric, data: ImageDataset) -> BestModel:

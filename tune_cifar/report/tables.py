@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tune_cifar.finalists import Finalist
 from tune_cifar.results import TrialRecord, count_by_status, flatten
 from tune_cifar.sweep.schema import Metric
 
@@ -42,14 +44,20 @@ def write_summary(
     wall_seconds: float,
     data: Mapping[str, Any],
     versions: Mapping[str, str],
+    finalists: Sequence[Finalist] = (),
+    winner: Finalist | None = None,
 ) -> Path:
-    """Write summary.json: the best trial, counts by status, cost, data and versions."""
+    """Write summary.json: the best trial, counts by status, cost, data and versions.
+
+    Where the best configurations were repeated it has them with the values of all seeds, the best first.
+    """
     summary = {
         "name": name,
         "metric": metric.name,
         "mode": "min" if metric.goal == "minimize" else "max",
         "complete": not interrupted,
         "best": asdict(best) if best else None,
+        **({"finalists": [_finalist(one, metric, won=one is winner) for one in finalists]} if finalists else {}),
         "trials": count_by_status(trials),
         "epochs_trained": sum(len(trial.epochs) for trial in trials),
         "training_seconds": round(sum(trial.training_seconds for trial in trials), 3),
@@ -62,13 +70,32 @@ def write_summary(
     return path
 
 
+def _finalist(finalist: Finalist, metric: Metric, *, won: bool) -> dict[str, Any]:
+    spread = finalist.standard_deviation
+    return {
+        "number": finalist.number,
+        "won": won,
+        "config": finalist.runs[0].config,
+        "mean": finalist.mean,
+        "standard_deviation": spread if math.isfinite(spread) else None,
+        "runs": [
+            {"number": run.number, "seed": seed, "status": run.status, metric.name: run.best_value(metric)}
+            for run, seed in zip(finalist.runs, finalist.seeds, strict=True)
+        ],
+    }
+
+
 def write_trials(folder: Path, trials: Sequence[TrialRecord], metric: Metric) -> Path:
-    """Write trials.csv: a row a trial with its status, its parameters and its best epoch by the metric."""
+    """Write trials.csv: a row a trial with its status, its parameters and its best epoch by the metric.
+
+    `repeat_of` is the number of the trial that a row repeats with another seed; `epochs` is a trial's parameter, and
+    `epochs_trained` how many it got.
+    """
     parameters = sorted({name for trial in trials for name in flatten(trial.config)})
     # The search's own metric comes first where it is another than the tutorial's two.
     scores = list(dict.fromkeys([metric.name, "val_loss", "val_accuracy"]))
-    columns = ["number", "id", "status", *parameters]
-    columns += [f"best_{metric.name}", "best_epoch", *scores[1:], "epochs", "seconds", "message"]
+    columns = ["number", "id", "status", "repeat_of", *parameters]
+    columns += [f"best_{metric.name}", "best_epoch", *scores[1:], "epochs_trained", "seconds", "message"]
     path = folder / TRIALS_FILE
     partial = path.with_suffix(".partial")
     with partial.open("w", newline="") as file:
@@ -85,8 +112,9 @@ def _row(trial: TrialRecord, metric: Metric, scores: Sequence[str]) -> dict[str,
         "number": trial.number,
         "id": trial.trial_id,
         "status": trial.status,
+        "repeat_of": trial.repeat_of or "",
         **flatten(trial.config),
-        "epochs": len(trial.epochs),
+        "epochs_trained": len(trial.epochs),
         "seconds": round(trial.training_seconds, 3),
         "message": trial.message,
     }

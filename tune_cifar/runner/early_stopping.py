@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
-from ray import tune
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from tune_cifar.results import show_score
 from tune_cifar.runner.search_log import SearchLog, logged_values
+from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
 from tune_cifar.sweep.schema import Metric
 
@@ -28,9 +29,9 @@ class HyperbandScheduler(FIFOScheduler):  # type: ignore[misc]
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Stop the trial when the rule says so, and note why; a trial that ends by itself is left alone."""
-        if result["status"] != "running":
-            return str(TrialScheduler.CONTINUE)
         record = self.log.record_of(trial)
+        if result["status"] != "running" or record.repeat_of is not None:
+            return str(TrialScheduler.CONTINUE)
         # Tune asks its scheduler before its callbacks, so this epoch is not in the log yet; after a crash an
         # epoch can come again.
         earlier = [value for row in record.epochs if row["epoch"] < result["epoch"] for value in row["logged"]]
@@ -47,11 +48,40 @@ class HyperbandScheduler(FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.STOP)
 
 
-class SearchStopper(tune.Stopper):  # type: ignore[misc]
+class CurveScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Asks the rule of `early_terminate: {type: curve}` after each epoch, as `HyperbandScheduler` does its own."""
+
+    def __init__(self, rule: CurveRule, metric: Metric, log: SearchLog) -> None:
+        super().__init__()
+        self.rule = rule
+        self.sweep_metric = metric
+        self.log = log
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Stop the trial when it lags too far behind, and note by how much."""
+        record = self.log.record_of(trial)
+        if result["status"] != "running" or record.repeat_of is not None:
+            return str(TrialScheduler.CONTINUE)
+        name = self.sweep_metric.name
+        history = [row.get(name, math.nan) for row in record.epochs if row["epoch"] < result["epoch"]]
+        finished = [other for other in self.log.trials.values() if other.status == "finished"]
+        curves = [[row.get(name, math.nan) for row in other.epochs] for other in finished]
+        lag = self.rule.decide([*history, result.get(name, math.nan)], curves)
+        if lag is None:
+            return str(TrialScheduler.CONTINUE)
+        self.log.stop_reasons[trial.trial_id] = (
+            f"stopped after epoch {lag.epoch}: {name} {show_score(lag.value)} lags {show_score(lag.lag)} behind the "
+            f"best finished trial ({show_score(lag.leader_value)} by then); trials caught up or fell back by "
+            f"{show_score(lag.catch_up)} from there"
+        )
+        return str(TrialScheduler.STOP)
+
+
+class SearchStopper:
     """Ends single trials on request (the stop button of their W&B page), and all of them once the target is reached.
 
     Tune's own way to end a search (`stop_all`) cuts trials off without a word to searcher and callbacks;
-    here each ends after its running epoch, and the searcher suggests no more.
+    here each ends after its running epoch, and the searcher suggests no more. Repeats run on past the target.
     """
 
     def __init__(self, metric: Metric, log: SearchLog, stop_requested: StopRequested) -> None:
@@ -63,7 +93,12 @@ class SearchStopper(tune.Stopper):  # type: ignore[misc]
         """Whether this trial ends now, with the reason noted."""
         if result["status"] != "running":
             return False
-        reason = "stopped on its W&B page" if self.stop_requested(trial_id, result) else self._target_reached(result)
+        record = self.log.trials.get(trial_id)
+        reason = ""
+        if self.stop_requested(trial_id, result):
+            reason = "stopped on its W&B page"
+        elif record is None or record.repeat_of is None:
+            reason = self._target_reached(result)
         if reason:
             self.log.stop_reasons[trial_id] = reason
         return bool(reason)
@@ -77,6 +112,23 @@ class SearchStopper(tune.Stopper):  # type: ignore[misc]
                 return f"the search is over: trial {trial.number} reached the target"
         return ""
 
-    def stop_all(self) -> bool:
-        """Never: see the class."""
-        return False
+
+class SearchScheduler(FIFOScheduler):  # type: ignore[misc]
+    """Ends a trial where the stopper or the sweep's early stopping says so.
+
+    The stopper is asked here, and not by Tune itself, because Tune writes its stopper into its state and takes that
+    one at a restore: a resumed search would ask the log and the W&B callback of a process that is gone.
+    """
+
+    def __init__(self, stopper: SearchStopper, early_stopping: HyperbandScheduler | CurveScheduler | None) -> None:
+        super().__init__()
+        self.stopper = stopper
+        self.early_stopping = early_stopping
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """Stop the trial or let it go on."""
+        if self.stopper(trial.trial_id, result):
+            return str(TrialScheduler.STOP)
+        if self.early_stopping is None:
+            return str(TrialScheduler.CONTINUE)
+        return self.early_stopping.on_trial_result(tune_controller, trial, result)

@@ -14,6 +14,7 @@ import ray
 from ray._private.utils import read_ray_address
 
 from tune_cifar.errors import UserError
+from tune_cifar.publish.scrubbing import SECRET_VARIABLES
 from tune_cifar.runner.resources import NodeResources
 
 OBJECT_STORE_BYTES = 1 << 30
@@ -47,7 +48,8 @@ def ray_session() -> Iterator[RaySession]:
     if address:
         description = _join(address, quiet)
     else:
-        ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
+        with _without_keys():
+            ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         description = "a Ray of its own on this machine"
     # Ray put a handler of its own in place, which ends the process on the spot with nothing saved (ray 2.60).
     signal.signal(signal.SIGTERM, on_sigterm)
@@ -55,6 +57,16 @@ def ray_session() -> Iterator[RaySession]:
         yield RaySession(_nodes(), description)
     finally:
         ray.shutdown()
+
+
+@contextlib.contextmanager
+def _without_keys() -> Iterator[None]:
+    """Ray's processes, and the trials in them, inherit this process's environment, and no key is any use to them."""
+    kept = {name: os.environ.pop(name) for name in SECRET_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)
 
 
 def _join(address: str, quiet: dict[str, Any]) -> str:

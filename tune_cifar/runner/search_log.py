@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune.experiment import Trial
 
+from tune_cifar.finalists import Repeats, first_run_of
 from tune_cifar.results import TrialRecord
 
 EPOCH_COLUMNS = (
@@ -25,19 +26,36 @@ EPOCH_COLUMNS = (
 class SearchLog(tune.Callback):  # type: ignore[misc]
     """Fills `trials` with one record a trial; Tune keeps them in its snapshots, so a resumed search has them all.
 
-    Whoever stops a trial says why in `stop_reasons`.
+    Whoever stops a trial says why in `stop_reasons`. `repeats` tells which trials repeat another. `tune_trials` is
+    Tune's own list, in which a new trial stands as soon as there is one.
     """
 
-    def __init__(self, metric: str) -> None:
+    def __init__(self, metric: str, repeats: Repeats | None = None) -> None:
         self.metric = metric
+        self.repeats = repeats
         self.stop_reasons: dict[str, str] = {}
         self.trials: dict[str, TrialRecord] = {}
+        self.tune_trials: list[Trial] = []
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks; its own list of trials belongs to one process."""
+        return {**self.__dict__, "tune_trials": []}
 
     def record_of(self, trial: Trial) -> TrialRecord:
         """The record of a Tune trial, made when it is first seen."""
         if trial.trial_id not in self.trials:
-            self.trials[trial.trial_id] = TrialRecord(len(self.trials) + 1, trial.trial_id, dict(trial.config))
+            config = dict(trial.config)
+            is_repeat = self.repeats is not None and self.repeats.is_repeat(config)
+            first = first_run_of(config, self.trials.values()) if is_repeat else None
+            number = len(self.trials) + 1
+            self.trials[trial.trial_id] = TrialRecord(
+                number, trial.trial_id, config, repeat_of=first.number if first else None
+            )
         return self.trials[trial.trial_id]
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tune is about to ask for trials and to handle what happened."""
+        self.tune_trials = trials
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial begins or goes on."""

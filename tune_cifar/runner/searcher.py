@@ -9,6 +9,7 @@ from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from tune_cifar.sweep.sampler import PRIOR
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.sweep.searcher import SearchPlan, imputed_value
 from tune_cifar.sweep.space import SearchSpace
@@ -36,6 +37,15 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
         self._to_impute: list[str] = []
         if not self._space:  # A sweep of constants only: the base class sets nothing up for an empty space.
             self._setup_study(self._mode)
+        for prior in plan.prior_trials:
+            known = create_trial(
+                params=prior.point,
+                distributions=space.distributions,
+                value=prior.value,
+                # The model knows this point, but this search has not tried it.
+                user_attrs={PRIOR: True},
+            )
+            self._ot_study.add_trial(known)
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any) -> bool:
         """The sweep file has fixed space and metric; Tune may not set others."""

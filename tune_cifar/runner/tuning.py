@@ -12,17 +12,26 @@ from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.schedulers import TrialScheduler
 
 from tune_cifar.errors import UserError
-from tune_cifar.results import ENDED, TrialRecord, best_trial
-from tune_cifar.runner.early_stopping import HyperbandScheduler, SearchStopper, StopRequested
+from tune_cifar.finalists import Finalist, finalists, repeats_have_ended
+from tune_cifar.results import ENDED, TrialRecord, best_run, best_trial
+from tune_cifar.runner.early_stopping import (
+    CurveScheduler,
+    HyperbandScheduler,
+    SearchScheduler,
+    SearchStopper,
+    StopRequested,
+)
+from tune_cifar.runner.repeats import RepeatSearch
 from tune_cifar.runner.resources import TrialSlots
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.runner.searcher import SweepSearch
 from tune_cifar.runner.trainable import train_trial
+from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
-from tune_cifar.sweep.schema import Metric, SweepConfig
+from tune_cifar.sweep.schema import CurveStopping, Hyperband, Metric, SweepConfig
 from tune_cifar.sweep.searcher import SearchPlan
 from tune_cifar.sweep.space import SearchSpace
 from tune_cifar.trial.checkpoint import WEIGHTS_FILE
@@ -34,12 +43,18 @@ TUNE_FOLDER = "ray"
 
 @dataclass(frozen=True)
 class SearchOutcome:
-    """All trials, the best finished one and its weights file, and whether trials are left for a resume."""
+    """All trials, the best finished one and its weights file, and whether trials are left for a resume.
+
+    Where the best configurations were repeated, `finalists` are these, the best first. Once all repeats have ended
+    `winner` is the first of them, and `best` is its best run.
+    """
 
     trials: tuple[TrialRecord, ...]
     best: TrialRecord | None
     best_weights: Path | None
     interrupted: bool
+    finalists: tuple[Finalist, ...] = ()
+    winner: Finalist | None = None
 
 
 def run_search(
@@ -66,15 +81,16 @@ def run_search(
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    metric = config.metric
+    metric, repeats = config.metric, log.repeats
+    searcher = SweepSearch(space, plan, metric)
     trainable = tune.with_resources(
         tune.with_parameters(train_trial, data=_without_test(data), metric=metric.name, cpu_threads=slots.cpu_threads),
         {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
     )
     tune_config = tune.TuneConfig(
-        search_alg=SweepSearch(space, plan, metric),
-        scheduler=_scheduler(config, log),
-        num_samples=plan.num_trials,
+        search_alg=RepeatSearch(searcher, repeats, plan.num_trials, metric, log) if repeats else searcher,
+        scheduler=_scheduler(config, log, stop_requested),
+        num_samples=plan.num_trials + (repeats.most_repeats(plan.num_trials) if repeats else 0),
         # More than there are slots would make Tune ask for configs before it has the results to choose them by.
         max_concurrent_trials=slots.trials_at_once,
         reuse_actors=True,
@@ -85,7 +101,6 @@ def run_search(
         name=TUNE_FOLDER,
         storage_path=str(folder.resolve()),
         callbacks=[log, *callbacks],
-        stop=SearchStopper(metric, log, stop_requested),
         verbose=0,
         # The best epoch and the last one. With a number to keep, Tune also writes its own state after
         # each checkpoint, so that a killed search loses no epoch.
@@ -102,20 +117,31 @@ def run_search(
     grid = tuner.fit()
     log.interrupt()
     trials = tuple(sorted(log.trials.values(), key=lambda trial: trial.number))
-    best = best_trial(trials, metric)
-    all_ended = sum(trial.status in ENDED for trial in trials) >= plan.num_trials
+    own = [trial for trial in trials if trial.repeat_of is None]
+    complete = sum(trial.status in ENDED for trial in own) >= plan.num_trials or _target_ended_it(own, metric)
+    complete = complete and (repeats is None or repeats_have_ended(trials, metric, repeats))
+    repeated = finalists(trials, metric)
+    winner = repeated[0] if repeated and complete else None
+    best = best_run(winner.runs, metric) if winner else best_trial(trials, metric)
     return SearchOutcome(
         trials=trials,
         best=best,
         best_weights=_weights_of(best, metric, grid) if best else None,
-        interrupted=not all_ended and not _target_ended_it(trials, metric),
+        interrupted=not complete,
+        finalists=tuple(repeated),
+        winner=winner,
     )
 
 
-def _scheduler(config: SweepConfig, log: SearchLog) -> TrialScheduler:
-    if config.early_terminate is None:
-        return FIFOScheduler()
-    return HyperbandScheduler(HyperbandRule(config.early_terminate, config.metric.goal), config.metric, log)
+def _scheduler(config: SweepConfig, log: SearchLog, stop_requested: StopRequested) -> TrialScheduler:
+    early_stopping: HyperbandScheduler | CurveScheduler | None = None
+    if isinstance(config.early_terminate, Hyperband):
+        early_stopping = HyperbandScheduler(
+            HyperbandRule(config.early_terminate, config.metric.goal), config.metric, log
+        )
+    elif isinstance(config.early_terminate, CurveStopping):
+        early_stopping = CurveScheduler(CurveRule(config.early_terminate, config.metric.goal), config.metric, log)
+    return SearchScheduler(SearchStopper(config.metric, log, stop_requested), early_stopping)
 
 
 def _target_ended_it(trials: Sequence[TrialRecord], metric: Metric) -> bool:
@@ -137,8 +163,8 @@ def _restore(folder: Path, trainable: Any, tune_config: tune.TuneConfig, run_con
     # W&B mode, one log for all of them) take their place; the log and the W&B callback get their state through
     # `set_state`, the searcher its own from the files that Tune saved.
     tuner._local_tuner._run_config.callbacks = run_config.callbacks
-    tuner._local_tuner._run_config.stop = run_config.stop
     tuner._local_tuner._tune_config.scheduler = tune_config.scheduler
+    tuner._local_tuner._tune_config.search_alg = tune_config.search_alg
     return tuner
 
 

@@ -11,9 +11,10 @@ from tune_cifar.sweep.grid import GRID_KINDS, grid_values
 from tune_cifar.sweep.parameters import Parameter, read_parameters
 from tune_cifar.sweep.problems import FileCheck, did_you_mean
 from tune_cifar.sweep.schema import (
-    EARLY_TERMINATE_KEYS,
+    EARLY_TERMINATE_TYPES,
     KEYS,
     METRIC_KEYS,
+    CurveStopping,
     Goal,
     Hyperband,
     Impute,
@@ -162,17 +163,30 @@ def _warn_of_goal(name: str, goal: Goal, given: bool, check: FileCheck) -> None:
         check.warn(("metric", "goal"), f"{name} is maximized. If less is better, write `goal: minimize`.")
 
 
-def _read_early_terminate(data: dict[str, Any], check: FileCheck) -> Hyperband | None:
+def _read_early_terminate(data: dict[str, Any], check: FileCheck) -> Hyperband | CurveStopping | None:
     place: Location = ("early_terminate",)
     section = check.mapping(data["early_terminate"], place) if "early_terminate" in data else None
     if section is None:
         return None
-    num_problems = len(check.problems)
-    check.known_keys(section, EARLY_TERMINATE_KEYS, place)
+    kind = "hyperband"
     if "type" not in section:
         check.problem(place, "`type` is missing. Add `type: hyperband`.")
     else:
-        check.choice(section["type"], ("hyperband",), (*place, "type"))
+        kind = check.choice(section["type"], EARLY_TERMINATE_TYPES, (*place, "type")) or kind
+    check.known_keys(section, EARLY_TERMINATE_TYPES[kind], place)
+    return _read_curve(section, place, check) if kind == "curve" else _read_hyperband(section, place, check)
+
+
+def _read_curve(section: dict[str, Any], place: Location, check: FileCheck) -> CurveStopping | None:
+    min_iter = check.integer(section["min_iter"], (*place, "min_iter"), low=1) if "min_iter" in section else None
+    margin = check.number(section.get("margin", CurveStopping.margin), (*place, "margin"))
+    if margin is not None and margin < 0:
+        check.problem((*place, "margin"), f"must be 0 or above, got {margin}. The default is {CurveStopping.margin:g}.")
+    return None if margin is None else CurveStopping(min_iter, float(margin))
+
+
+def _read_hyperband(section: dict[str, Any], place: Location, check: FileCheck) -> Hyperband | None:
+    num_problems = len(check.problems)
     whole = {
         key: check.integer(section[key], (*place, key), low=1)
         for key in ("min_iter", "max_iter", "s")

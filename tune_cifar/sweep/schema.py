@@ -51,6 +51,18 @@ class Hyperband:
 
 
 @dataclass(frozen=True)
+class CurveStopping:
+    """Early stopping of trials that lag behind the best finished one; not one of W&B's types.
+
+    From epoch `min_iter` on (None: after a tenth of the best trial's epochs), a trial stops whose lag is above
+    `margin` times what lags were seen to change by.
+    """
+
+    min_iter: int | None = None
+    margin: float = 1.0
+
+
+@dataclass(frozen=True)
 class SweepConfig:
     """A whole sweep file. `document` is the file as read; `notes` and `warnings` are lines to print once."""
 
@@ -58,7 +70,7 @@ class SweepConfig:
     method: Method
     parameters: tuple[Parameter, ...]
     metric: Metric
-    early_terminate: Hyperband | None
+    early_terminate: Hyperband | CurveStopping | None
     run_cap: int | None
     name: str | None
     description: str | None
@@ -83,7 +95,7 @@ KEYS: dict[str, Key] = {
     "method": Key("used", "`bayes`, `random` or `grid`; required"),
     "parameters": Key("used", "the search space; required"),
     "metric": Key("used", "what to optimize; required for `bayes` and for `early_terminate`, else `val_loss`"),
-    "early_terminate": Key("used", "hyperband early stopping"),
+    "early_terminate": Key("used", "early stopping: W&B's hyperband, or curve"),
     "run_cap": Key("used", "the number of trials; `--count` goes first"),
     "name": Key("used", "the sweep's name"),
     "description": Key("used", "the sweep's description"),
@@ -109,10 +121,19 @@ METRIC_KEYS: dict[str, Key] = {
 }
 
 EARLY_TERMINATE_KEYS: dict[str, Key] = {
-    "type": Key("used", "`hyperband`; required"),
-    "min_iter": Key("used", "the first band; bands follow at min_iter * eta^k"),
+    "type": Key("used", "`hyperband`, or `curve`, which W&B does not have; required"),
+    "min_iter": Key(
+        "used", "the first band; bands follow at min_iter * eta^k; of `curve` the first epoch to stop after"
+    ),
     "max_iter": Key("used", "with `s`: bands at max_iter / eta^k, k = 1 to s"),
     "s": Key("used", "the number of bands below `max_iter`"),
     "eta": Key("used", "the best 1/eta of the runs pass a band; 3 by default"),
     "strict": Key("used", "true (default): a run is judged by its value at the band; false: by its best so far"),
+    "margin": Key("used", "of `curve` alone: the lag, in usual changes of lags, at which a trial stops; 1 by default"),
 }
+
+EARLY_TERMINATE_TYPES: dict[str, tuple[str, ...]] = {
+    "hyperband": ("type", "min_iter", "max_iter", "s", "eta", "strict"),
+    "curve": ("type", "min_iter", "margin"),
+}
+"""The keys of each type of early stopping."""

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from optuna.samplers import BaseSampler, GPSampler, RandomSampler
+from optuna.samplers import BaseSampler
 from scipy.stats import qmc
 
 from tune_cifar.errors import UserError
+from tune_cifar.sweep.sampler import ModelSampler, SweepSampler
 from tune_cifar.sweep.schema import Metric, SweepConfig
 from tune_cifar.sweep.space import SearchSpace
 
@@ -22,26 +23,41 @@ MOST_GRID_TRIALS = 100_000
 
 
 @dataclass(frozen=True)
+class PriorTrial:
+    """A trial of an earlier search: an encoded point of this one's space, and the value of its metric."""
+
+    point: dict[str, Any]
+    value: float
+
+
+@dataclass(frozen=True)
 class SearchPlan:
     """The course of a search.
 
     `start_points` are encoded points (see `SearchSpace`) to try first, in order; `sampler` proposes the rest of
-    the `num_trials`. `reason` says in one line where the numbers come from.
+    the `num_trials`, and knows `prior_trials` from the start. `reason` says in one line where the numbers come from.
     """
 
     num_trials: int
     sampler: BaseSampler
     start_points: list[dict[str, Any]]
     reason: str
+    prior_trials: tuple[PriorTrial, ...] = ()
 
 
 def plan_search(
-    config: SweepConfig, space: SearchSpace, *, num_trials: int | None, seed: int, trials_at_once: int
+    config: SweepConfig,
+    space: SearchSpace,
+    *,
+    num_trials: int | None,
+    seed: int,
+    trials_at_once: int,
+    prior_trials: tuple[PriorTrial, ...] = (),
 ) -> SearchPlan:
     """Plan the search of `config`; `num_trials` is the command's own count, if it has one.
 
-    Without it the file's run_cap counts, else the size of the grid, else 10. Raises `UserError` for a grid that
-    is too large to run.
+    Without it the file's run_cap counts, else the size of the grid, else 10. Each of `prior_trials` saves a start
+    point. Raises `UserError` for a grid that is too large to run.
     """
     if config.method == "grid":
         return _plan_grid(config, space, num_trials, seed)
@@ -50,12 +66,15 @@ def plan_search(
     repeats = num_settings is not None and num_settings < count
     remark = f"; the file allows only {_trials(num_settings or 1, 'different')}, so some repeat" if repeats else ""
     if config.method == "random" or not space.distributions:
-        return SearchPlan(count, RandomSampler(seed), [], f"{_trials(count)}, at random ({origin}){remark}")
+        return SearchPlan(count, SweepSampler(space, seed), [], f"{_trials(count)}, at random ({origin}){remark}")
     start_points = _start_points(space, count, seed, trials_at_once)
+    start_points = start_points[: max(0, len(start_points) - len(prior_trials))]
     _quiet_optuna()
-    sampler = GPSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
-    course = f"{len(start_points)} spread evenly, then by Gaussian process"
-    return SearchPlan(count, sampler, start_points, f"{_trials(count)}: {course} ({origin}){remark}")
+    sampler = ModelSampler(space, seed)
+    spread = f"{len(start_points)} spread evenly, then " if start_points else ""
+    known = f", which knows {_trials(len(prior_trials), 'prior')}" if prior_trials else ""
+    course = f"{spread}by Gaussian process{known}"
+    return SearchPlan(count, sampler, start_points, f"{_trials(count)}: {course} ({origin}){remark}", prior_trials)
 
 
 def imputed_value(metric: Metric, history: Sequence[float], other_histories: Iterable[Sequence[float]]) -> float | None:
@@ -77,13 +96,8 @@ def imputed_value(metric: Metric, history: Sequence[float], other_histories: Ite
 
 
 def _quiet_optuna() -> None:
-    """Silence two of Optuna's remarks that a user can do nothing with.
-
-    One recommends a package that makes a suggestion faster (it takes 0.2 s), the other tells of a search space
-    with few points.
-    """
-    for module in ("batched_lbfgsb", "optim_mixed"):
-        logging.getLogger(f"optuna._gp.{module}").setLevel(logging.ERROR)
+    """Silence a remark of Optuna's that a user can do nothing with: that a space has few points."""
+    logging.getLogger("optuna._gp.optim_mixed").setLevel(logging.ERROR)
 
 
 def _trials(count: int, which: str = "") -> str:
@@ -117,24 +131,25 @@ def _plan_grid(config: SweepConfig, space: SearchSpace, num_trials: int | None, 
             "Give `run_cap` or --count, list fewer values, or choose `method: random` or `bayes`."
         )
     points = list(islice(space.grid_points(), count))
-    return SearchPlan(count, RandomSampler(seed), points, f"{_trials(count)}, by grid ({origin})")
+    return SearchPlan(count, SweepSampler(space, seed), points, f"{_trials(count)}, by grid ({origin})")
 
 
 def _start_points(space: SearchSpace, num_trials: int, seed: int, trials_at_once: int) -> list[dict[str, Any]]:
     """Different points spread evenly over the space, before the model has anything to learn from.
 
-    One more than there are parameters, as a plane needs, but at most half of the trials; and one for each trial
-    that starts before the first one ends. From a scrambled Sobol sequence (Owen, 1998,
+    One more than twice the number of parameters, but at most half of the trials; and one for each trial that
+    starts before the first one ends. That number was the best or near it in simulated searches, where fewer points
+    missed one of three optimizers more often (benchmarks/RESULTS.md). From a scrambled Sobol sequence (Owen, 1998,
     https://doi.org/10.1145/274952.274962), whose every first 2^k points are spread evenly along each parameter.
     """
-    num_parameters = len(space.distributions)
-    if num_parameters == 0:
+    if not space.distributions:
         return []
-    few = min(num_parameters + 1, max(2, num_trials // 2))
+    num_free = sum(not distribution.single() for distribution in space.distributions.values())
+    few = min(2 * num_free + 1, max(2, num_trials // 2))
     wanted = min(num_trials, max(few, trials_at_once))
     # Points can fall on the same values of discrete parameters, so more are drawn than wanted.
     exponent = (4 * wanted - 1).bit_length()
-    quantiles = qmc.Sobol(num_parameters, rng=seed).random_base2(exponent).tolist()
+    quantiles = qmc.Sobol(len(space.distributions), rng=seed).random_base2(exponent).tolist()
     different: dict[str, dict[str, Any]] = {}
     for point in map(space.from_quantiles, quantiles):
         different.setdefault(str(point), point)

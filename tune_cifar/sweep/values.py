@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Hashable
 from typing import Any
+
+# A number that was written as text and read again can differ in its last digits.
+ROUNDING = 1e-9
 
 
 def is_number(value: Any) -> bool:
@@ -22,6 +26,13 @@ def comparable(value: Any) -> Hashable:
         return ("list", *(comparable(inner) for inner in value))
     scalar: Hashable = value
     return scalar
+
+
+def agree(value: Any, other: Any) -> bool:
+    """Whether the two are the same value, but for the last digits of a number."""
+    if is_number(value) and is_number(other):
+        return math.isclose(value, other, rel_tol=ROUNDING)
+    return comparable(value) == comparable(other)
 
 
 def clip(value: float, low: float, high: float) -> float:
