@@ -1,0 +1,42 @@
+"""A search as it was asked for, checked: what the command hands to planning, running and reporting."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from tune_cifar.finalists import Repeats
+from tune_cifar.settings import SearchSettings
+from tune_cifar.sweep.schema import SweepConfig
+
+if TYPE_CHECKING:
+    from tune_cifar.publish.publishing import Publishing
+    from tune_cifar.sweep.prior import Prior
+    from tune_cifar.sweep.searcher import PriorTrial
+
+
+@dataclass(frozen=True)
+class SearchRequest:
+    """The sweep, the flags and the folder of one search.
+
+    `wandb` is the mode that was asked for, None for the one that fits the machine. With `resume` the folder holds a
+    search to go on with. `repeats`, `prior` and `publishing` are None where they were not asked for.
+    """
+
+    config: SweepConfig
+    settings: SearchSettings
+    folder: Path
+    wandb: str | None
+    resume: bool
+    console: Console
+    repeats: Repeats | None = None
+    prior: Prior | None = None
+    publishing: Publishing | None = None
+
+    @property
+    def prior_trials(self) -> tuple[PriorTrial, ...]:
+        """What the model knows from earlier searches."""
+        return self.prior.trials if self.prior else ()

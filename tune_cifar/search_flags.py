@@ -1,0 +1,96 @@
+"""The flags of `python -m tune_cifar.search`, apart from what the command does with them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from tune_cifar.command import add_data_flags, non_negative_float, positive_float, positive_int
+from tune_cifar.finalists import DEFAULT_SEEDS
+from tune_cifar.publish.flags import add_publish_flags
+from tune_cifar.settings import SearchSettings
+from tune_cifar.trial.config import PRECISION_CHOICES
+
+DEFAULT_SWEEP = Path("configs/sweep.yaml")
+
+
+def parse_search_flags(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; a flag that was not given is None, which a resume must be able to tell."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tune_cifar.search", description="Run a Weights & Biases sweep file on Ray Tune."
+    )
+    parser.add_argument("sweep", nargs="?", type=Path, metavar="SWEEP.yaml", help=f"default {DEFAULT_SWEEP}")
+    add_data_flags(parser)
+    parser.add_argument(
+        "--count", type=positive_int, metavar="N", help="number of trials (default: run_cap of the file)"
+    )
+    parser.add_argument("--name", help="name of the search (default: the file's, with date and time)")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="default results")
+    parser.add_argument("--trials-at-once", type=positive_int, metavar="N", help="default: one a GPU, else one a core")
+    parser.add_argument("--cpus-per-trial", type=positive_float, metavar="X", help="default 1")
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=_number_or_auto,
+        metavar="X",
+        help="default 1 where there are GPUs; 0.25 lets four trials share one, auto measures how many should",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISION_CHOICES,
+        help="number format of matrix products (default auto: bf16 where the processor is made for it)",
+    )
+    parser.add_argument(
+        "--repeat-best",
+        type=positive_int,
+        metavar="K",
+        help="train the best K configurations again with other seeds, and choose by the mean over all seeds",
+    )
+    parser.add_argument(
+        "--seeds", type=positive_int, metavar="S", help=f"other seeds for each of them (default {DEFAULT_SEEDS})"
+    )
+    parser.add_argument(
+        "--prior",
+        action="append",
+        metavar="PATH",
+        help="start with what an earlier search found: results/NAME, a trials.csv, or runs exported from W&B as "
+        ".csv, .json or .jsonl; can be given several times",
+    )
+    parser.add_argument("--seed", type=int, metavar="N", help="of the searcher and of each trial (default 0)")
+    parser.add_argument("--wandb", choices=["online", "offline", "disabled"], help="default: online if a key is found")
+    parser.add_argument(
+        "--prediction-images",
+        type=_images_or_all,
+        metavar="N",
+        help="test images in the best model's table of predictions: a number (default 128), all, or 0 for no table",
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the search of --name, or with the newest")
+    add_publish_flags(parser, "--publish")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
+    return parser.parse_args(arguments)
+
+
+def _number_or_auto(text: str) -> float | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return non_negative_float(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(f"must be a number, 0 or above, or auto, got {text!r}") from None
+
+
+def _images_or_all(text: str) -> int | Literal["all"]:
+    if text == "all":
+        return "all"
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, 0 or above, or all, got {text!r}")
+    return int(text)
+
+
+def default_flags(args: argparse.Namespace) -> dict[str, object]:
+    """The values of a new search's flags that have a default, as given or not."""
+    given = {"data": args.data or "cifar10", "seed": args.seed or 0, "precision": args.precision or "auto"}
+    images = args.prediction_images
+    given["prediction_images"] = SearchSettings.prediction_images if images is None else images
+    return {**given, "seeds": DEFAULT_SEEDS if args.repeat_best and args.seeds is None else args.seeds}

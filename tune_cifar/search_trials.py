@@ -1,0 +1,115 @@
+"""Runs the trials of a search from its checked request: Ray, the plan, the trackers, and Tune in the end.
+
+Importing this takes seconds (torch, Ray, W&B), so the command does it after all that a user can get wrong.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from tune_cifar.request import SearchRequest
+from tune_cifar.runner.gpu_sharing import gpu_sharing
+from tune_cifar.runner.ray_session import ray_session
+from tune_cifar.runner.resources import TrialSlots, plan_slots, this_machine
+from tune_cifar.runner.search_log import SearchLog
+from tune_cifar.runner.tuning import SearchOutcome, has_started, run_search
+from tune_cifar.settings import SearchSettings, make_search_folder, save_settings
+from tune_cifar.sweep.prior import save_prior
+from tune_cifar.sweep.schema import SweepConfig
+from tune_cifar.sweep.searcher import plan_search
+from tune_cifar.sweep.space import SearchSpace
+from tune_cifar.tracking.plan_view import print_plan
+from tune_cifar.tracking.terminal import TerminalProgress
+from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+from tune_cifar.tracking.wandb_mode import Mode
+from tune_cifar.tracking.wandb_search import open_tracking
+from tune_cifar.trial.data import ImageDataset
+from tune_cifar.trial.device import choose_device
+from tune_cifar.trial.precision import choose_precision
+
+
+def run_trials(
+    request: SearchRequest, data: ImageDataset, wandb_mode: Mode, wandb_reason: str
+) -> tuple[SearchOutcome, SearchWandbCallback]:
+    """Start Ray, print the plan and run the trials; returns what came of them and the writer of their W&B runs."""
+    config, folder, repeats, console = request.config, request.folder, request.repeats, request.console
+    settings, resume, metric = request.settings, request.resume, config.metric
+    log = SearchLog(metric.name, repeats)
+    space = SearchSpace(config)
+    sharing_gpus = gpu_sharing(
+        settings.gpus_per_trial,
+        config,
+        data,
+        {"precision": settings.precision},
+        machine=this_machine(),
+        cpus_per_trial=settings.cpus_per_trial or 1.0,
+        say=lambda line: console.print(f"sharing  {line}", soft_wrap=True, markup=False),
+    )
+    with sharing_gpus as sharing, ray_session() as session:
+        slots = plan_slots(
+            session.nodes,
+            cpus_per_trial=settings.cpus_per_trial,
+            gpus_per_trial=sharing.gpus_per_trial,
+            trials_at_once=settings.trials_at_once,
+        )
+        if settings.gpus_per_trial == "auto":
+            settings = replace(settings, gpus_per_trial=slots.gpus_per_trial)
+        plan = plan_search(
+            config,
+            space,
+            num_trials=settings.count,
+            seed=settings.seed,
+            trials_at_once=slots.trials_at_once,
+            prior_trials=request.prior_trials,
+        )
+        num_repeats = repeats.most_repeats(plan.num_trials) if repeats else 0
+        named_by = [*space.distributions, *(["seed"] if repeats else [])]  # which tells a repeat's run apart
+        if not resume:
+            make_search_folder(folder)
+            if request.prior:
+                save_prior(folder, request.prior)
+            save_settings(folder, settings, config.path)
+        elif not has_started(folder):
+            console.print(f"resume   {folder} has no trial yet, so the search starts from the beginning")
+            resume = False
+        print_plan(
+            config, plan, slots, settings, folder, console, data=data, ray=session.description, sharing=sharing.line
+        )
+        constants, precision_reason = _constants(config, settings, slots)
+        console.print(f"precision {precision_reason}", soft_wrap=True)
+        console.print(f"wandb    {wandb_reason}", soft_wrap=True)
+        wandb_callback, sweep_line = open_tracking(config, folder, wandb_mode, data.name, log, named_by)
+        if sweep_line:
+            console.print(f"wandb    {sweep_line}", soft_wrap=True, markup=False)
+        progress = TerminalProgress(
+            log, metric, num_trials=plan.num_trials + num_repeats, trials_at_once=slots.trials_at_once, console=console
+        )
+        outcome = run_search(
+            folder=folder,
+            config=config,
+            space=space,
+            plan=plan,
+            data=data,
+            slots=slots,
+            constants=constants,
+            log=log,
+            callbacks=[progress, wandb_callback],
+            stop_requested=wandb_callback.stop_requested,
+            resume=resume,
+        )
+    return outcome, wandb_callback
+
+
+def _constants(config: SweepConfig, settings: SearchSettings, slots: TrialSlots) -> tuple[dict[str, Any], str]:
+    """What the flags add to every trial's config unless the sweep file has it, and the precision in words."""
+    named = {parameter.name.rpartition(".")[2] for parameter in config.parameters}
+    constants = {} if "seed" in named else {"seed": settings.seed}
+    if "precision" in named:
+        return constants, "as the sweep file says"
+    device = choose_device()
+    if slots.gpus_per_trial and device.type == "cpu":
+        # The GPUs are on other machines than this process: each trial chooses where it runs.
+        return {**constants, "precision": settings.precision}, f"{settings.precision}, on the machine of each trial"
+    precision = choose_precision(settings.precision, device)
+    return {**constants, "precision": precision.name}, f"{precision.name}: {precision.reason}"
