@@ -7,19 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from tune_cifar.errors import UserError
+from tune_cifar.runner.gpu_measurement import NUM_CLASSES
 from tune_cifar.trial.data import ImageSplit, load_dataset
 
 CIFAR10_TRAINING_IMAGES = 45_000
 """CIFAR-10's training images without those set apart for validation."""
-
-NUM_CLASSES = 10
-
-
-def noise_images(num_images: int) -> ImageSplit:
-    """Noise in the shape of CIFAR-10: what the pixels show does not change the time of a step."""
-    random = np.random.RandomState(0)
-    pixels = random.randint(0, 256, (num_images, 32, 32, 3), dtype=np.uint8)
-    return ImageSplit(pixels, random.randint(0, NUM_CLASSES, num_images, dtype=np.int64))
 
 
 def real_images(source: str, num_images: int) -> ImageSplit:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import multiprocessing
 import traceback
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from benchmarks.our_loop import OurLoop
 from benchmarks.successive_trials import MEBIBYTE, memory_after_trials
 from benchmarks.time_shares import measure_time_shares
 from benchmarks.tutorial_loop import TutorialLoop
+from tune_cifar.runner.gpu_measurement import free_memory
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.device import prepare_device
 
@@ -71,10 +71,7 @@ class LoopHost:
     def close(self) -> None:
         """Let go of the loop and its memory."""
         self.loop = None
-        gc.collect()
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
+        free_memory(self.device)
 
 
 class LoopProcess:

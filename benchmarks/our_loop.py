@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.benchmark_images import NUM_CLASSES
+from tune_cifar.runner.gpu_measurement import NUM_CLASSES
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset, ImageSplit
 from tune_cifar.trial.training import TrainingRun

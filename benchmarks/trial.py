@@ -22,7 +22,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a plain checkout is enough
 
-from benchmarks.benchmark_images import CIFAR10_TRAINING_IMAGES, noise_images, real_images, write_images
+from benchmarks.benchmark_images import CIFAR10_TRAINING_IMAGES, real_images, write_images
 from benchmarks.loop_processes import LoopName, LoopProcess
 from benchmarks.machine import describe_machine, machine_kind
 from benchmarks.successive_trials import grows, growth_mib
@@ -30,6 +30,7 @@ from benchmarks.trial_report import print_case, print_machine, print_memory, pri
 from benchmarks.trial_timing import Crew, time_case
 from tune_cifar.command import positive_float, positive_int, run_command
 from tune_cifar.errors import UserError
+from tune_cifar.runner.gpu_measurement import noise_images
 from tune_cifar.runner.mps import mps_daemon
 from tune_cifar.runner.resources import this_machine
 from tune_cifar.trial.config import MODELS, TrialConfig, torchvision_builder_name
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     }
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_images(folder, real_images(args.data, args.images) if args.data else noise_images(args.images))
+        write_images(folder, real_images(args.data, args.images) if args.data else noise_images(args.images).train)
         with _crew(folder, args.device) as (crew, mps_line):
             result["mps"] = mps_line
             result["cases"] = []

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import models, transforms
 
-from benchmarks.benchmark_images import NUM_CLASSES
+from tune_cifar.runner.gpu_measurement import NUM_CLASSES
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageSplit
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.benchmark_images import noise_images
 from benchmarks.loop_processes import LoopProcess
 from benchmarks.our_loop import OurLoop
 from benchmarks.successive_trials import MOST_GROWTH_MIB, grows, growth_mib
 from benchmarks.time_shares import CATEGORIES, CPU_OPERATIONS, GPU_KERNELS, category_of
 from benchmarks.trial_timing import Crew, Measurement, plan_ours, time_in_turn
 from benchmarks.tutorial_loop import TutorialLoop
+from tune_cifar.runner.gpu_measurement import noise_images
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.device import prepare_device
 from tune_cifar.versions import installed_versions
@@ -113,7 +113,7 @@ class CountTrainedImages(TorchDispatchMode):
 @pytest.mark.parametrize("make_loop", [TutorialLoop, OurLoop])
 def test_an_epoch_trains_on_every_image(make_loop: type[TutorialLoop] | type[OurLoop]) -> None:
     prepare_device(CPU, cpu_threads=1)
-    loop = make_loop(CONFIG, noise_images(40), CPU)
+    loop = make_loop(CONFIG, noise_images(40).train, CPU)
     with CountTrainedImages() as counted:
         loop.train()
     assert counted.num_images == 40

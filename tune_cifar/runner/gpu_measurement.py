@@ -157,7 +157,7 @@ def _serve_measurement(pipe: Any, device: torch.device) -> None:
     pipe.send(_memory(device))
     pipe.recv()
     del epochs, workbench
-    _free(device)
+    free_memory(device)
     pipe.send("free")
 
 
@@ -168,7 +168,8 @@ def _memory(device: torch.device) -> tuple[int, int, int]:
     return torch.cuda.max_memory_reserved(device), total_bytes - free_bytes, total_bytes
 
 
-def _free(device: torch.device) -> None:
+def free_memory(device: torch.device) -> None:
+    """Give what nobody holds any more back to the GPU, and begin its peak anew."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

@@ -16,6 +16,7 @@ from tune_cifar.trial.checkpoint import TrainingState, copy_to_cpu, load_checkpo
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.evaluation import evaluate_model
+from tune_cifar.trial.progress import EpochProgress
 from tune_cifar.trial.schedule import learning_rate_schedule
 from tune_cifar.trial.workbench import Workbench
 
@@ -28,8 +29,8 @@ class EpochResult:
     """What one epoch brought: losses are means over images, accuracies shares of 1, times in seconds.
 
     `train_log` holds the epoch's rows (step, fractional epoch, train_loss); `step` counts rows over
-    the whole run. A diverged epoch has no validation values. `average_epoch_seconds` comes with the last epoch.
-    `started_at` and `trained_at` are the Unix times of the first step's start and the last step's end.
+    the whole run. A diverged epoch has no validation values and no `lr`. `average_epoch_seconds` comes with the last epoch.
+    `lr` is the learning rate of the last step. `started_at` and `trained_at` are the Unix times of the first step's start and the last step's end.
     """
 
     epoch: int
@@ -42,6 +43,7 @@ class EpochResult:
     average_epoch_seconds: float | None = None
     started_at: float = 0.0
     trained_at: float = 0.0
+    lr: float | None = None
     message: str = ""
 
     def metrics(self) -> dict[str, Any]:
@@ -57,6 +59,7 @@ class EpochResult:
             "avg epoch runtime (seconds)": self.average_epoch_seconds,
             "started_at": self.started_at,
             "trained_at": self.trained_at,
+            "lr": self.lr,
             "status": self.status,
             "message": self.message or None,
         }
@@ -91,6 +94,18 @@ class TrainingRun:
         self.step = 0
         self.epoch_seconds: list[float] = []
         self._stopped = False
+        # One tuple, so that another thread never sees the epoch of one moment with the batches of another.
+        self._position = (1, 0, time.perf_counter())
+
+    def progress(self) -> EpochProgress:
+        """How far the running epoch is, for another thread; costs training nothing.
+
+        On a GPU, steps count when they are launched, which is at most 50 before the device has done them.
+        """
+        epoch, batches, epoch_start = self._position
+        seconds = time.perf_counter() - epoch_start
+        images = min(batches * self.config.batch_size, self.num_images)
+        return EpochProgress(epoch, batches / len(self.batch_sizes), images / seconds if seconds else 0.0)
 
     def stop(self) -> None:
         """End training within a step, from another thread; `epochs` then ends without the result of the epoch."""
@@ -151,6 +166,7 @@ class TrainingRun:
             average_epoch_seconds=sum(self.epoch_seconds) / len(self.epoch_seconds) if last else None,
             started_at=started_at,
             trained_at=trained_at,
+            lr=self.learning_rate(self.epochs_done * len(self.batch_sizes) - 1),
         )
 
     def _train_rows(self) -> Iterator[tuple[int, float, float]]:
@@ -162,11 +178,14 @@ class TrainingRun:
         self.network.train()
         self.program.start_epoch(*draw_epoch(self.num_images, self.config.augment, self.generator))
         num_steps = len(self.batch_sizes)
+        epoch, epoch_start = self.epochs_done + 1, time.perf_counter()
+        self._position = (epoch, 0, epoch_start)
         for batch, num_images in enumerate(self.batch_sizes, start=1):
             if self._stopped:
                 return
             self.program.set_learning_rate(self.learning_rate(self.epochs_done * num_steps + batch - 1))
             self.program.step(num_images)
+            self._position = (epoch, batch, epoch_start)
             short_epoch = num_steps < LOG_EVERY_BATCHES and batch == num_steps
             if batch % LOG_EVERY_BATCHES == 0 or short_epoch:
                 num_batches = batch if short_epoch else LOG_EVERY_BATCHES

@@ -56,6 +56,7 @@ class Workbench:
             while len(self._programs) >= MAX_PROGRAMS:
                 self._programs.popitem(last=False)
             program = self._new_program(config)
+            self._keep_weights(config, {name: tensor.clone() for name, tensor in program.network.state_dict().items()})
             fallback = record_program(program, self._make_recorder(self.device)) if self._make_recorder else ""
             self._programs[key] = program, fallback
         self._programs.move_to_end(key)
@@ -65,14 +66,17 @@ class Workbench:
 
     def _initial_weights(self, config: TrialConfig) -> Mapping[str, Tensor]:
         """The weights that `config` begins with; all trials of a search begin with the same, unless its seed varies."""
-        key = (config.model, config.stem, config.seed)
+        key = _weights_key(config)
         if key not in self._weights:
-            while len(self._weights) >= MAX_PROGRAMS:
-                self._weights.popitem(last=False)
             network = build_model(config.model, num_classes=self.num_classes, stem=config.stem, seed=config.seed)
-            self._weights[key] = network.state_dict()
+            self._keep_weights(config, network.state_dict())
         self._weights.move_to_end(key)
         return self._weights[key]
+
+    def _keep_weights(self, config: TrialConfig, weights: Mapping[str, Tensor]) -> None:
+        self._weights[_weights_key(config)] = weights
+        while len(self._weights) > MAX_PROGRAMS:
+            self._weights.popitem(last=False)
 
     def _new_program(self, config: TrialConfig) -> TrainingProgram:
         return TrainingProgram(
@@ -82,3 +86,7 @@ class Workbench:
             device=self.device,
             precision=choose_precision(config.precision, self.device),
         )
+
+
+def _weights_key(config: TrialConfig) -> tuple[str, str, int]:
+    return config.model, config.stem, config.seed

@@ -36,7 +36,7 @@ def _load_source(source: str, cache_folder: Path | None) -> tuple[str, SourceIma
         # Imported where it is needed, as below: training on other data then needs no rich, filelock or pyarrow.
         from tune_cifar.trial.data.download import fetch_cifar10
 
-        return source, load_cifar10_folder(fetch_cifar10(cache_folder or _default_cache_folder()))
+        return source, load_cifar10_folder(fetch_cifar10(cache_folder or default_cache_folder()))
     folder = _existing_folder(source)
     cifar10_folder = find_cifar10_folder(folder)
     if cifar10_folder:
@@ -65,7 +65,8 @@ def _existing_folder(source: str) -> Path:
     return folder
 
 
-def _default_cache_folder() -> Path:
+def default_cache_folder() -> Path:
+    """Where what was fetched is kept: `$TUNE_CIFAR_CACHE` or else `~/.cache/tune_cifar`."""
     return _expanded(os.environ.get("TUNE_CIFAR_CACHE") or "~/.cache/tune_cifar")
 
 
