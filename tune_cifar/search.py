@@ -10,9 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from tune_cifar.command import EXIT_INTERRUPTED, EXIT_NOTHING_FINISHED, run_command
+from tune_cifar.console import SearchConsole
 from tune_cifar.errors import UserError
 from tune_cifar.finalists import plan_repeats
 from tune_cifar.publish.flags import publishing_from
@@ -21,6 +20,7 @@ from tune_cifar.search_flags import DEFAULT_SWEEP, default_flags, parse_search_f
 from tune_cifar.settings import SearchSettings, check_free, load_settings, newest_search, search_folder
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
+from tune_cifar.tracking.wandb_place import choose_place, in_place
 from tune_cifar.trial.config import EPOCH_METRICS, TrialConfig, check_parameter
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     """Check everything a user can get wrong, then plan, run and report the search."""
     args = parse_search_flags(arguments)
-    console = Console(highlight=False)
+    console = SearchConsole(quiet=args.quiet)
     given = {name: getattr(args, name) for name in SearchSettings.__dataclass_fields__}
     if args.resume:
         folder = search_folder(args.results, args.name) if args.name else newest_search(args.results)
@@ -42,10 +42,12 @@ def main(arguments: Sequence[str]) -> int:
     else:
         sweep_file = args.sweep or DEFAULT_SWEEP
         config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
-        settings = SearchSettings(**{**given, **default_flags(args)})
+        place = choose_place(config, args.wandb_project, args.wandb_entity)
+        settings = SearchSettings(**{**given, **default_flags(args), **place})
         name = args.name or f"{config.name or sweep_file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
         folder = search_folder(args.results, name)
         check_free(folder)
+    config = in_place(config, settings)
     for line in config.warnings:
         console.print(f"warning  {line}", soft_wrap=True, markup=False)
     for line in config.notes:
@@ -57,7 +59,9 @@ def main(arguments: Sequence[str]) -> int:
     return dry_run(request) if args.dry_run else search(request)
 
 
-def _prior(config: SweepConfig, settings: SearchSettings, folder: Path, *, resume: bool, console: Console) -> Prior:
+def _prior(
+    config: SweepConfig, settings: SearchSettings, folder: Path, *, resume: bool, console: SearchConsole
+) -> Prior:
     """The trials of earlier searches that this one starts with, told in a line a file; a resume has them kept."""
     from tune_cifar.sweep.prior import load_prior, read_prior
     from tune_cifar.sweep.space import SearchSpace
@@ -68,7 +72,7 @@ def _prior(config: SweepConfig, settings: SearchSettings, folder: Path, *, resum
         paths = map(Path, settings.prior or ())
         prior = read_prior(paths, config, SearchSpace(config), TrialConfig().as_dict())
     for line in prior.lines:
-        console.print(f"prior    {line}", soft_wrap=True, markup=False)
+        console.details.print(f"prior    {line}", soft_wrap=True, markup=False)
     for line in prior.warnings:
         console.print(f"warning  {line}", soft_wrap=True, markup=False)
     return prior
@@ -117,6 +121,7 @@ def search(request: SearchRequest) -> int:
     data = load_dataset(settings.data, train_images=settings.train_images)
 
     from tune_cifar.report.finish import print_finalists, print_results, write_results
+    from tune_cifar.report.lessons import lessons
     from tune_cifar.search_trials import run_trials
     from tune_cifar.tracking.wandb_search import finish_tracking
 
@@ -134,7 +139,8 @@ def search(request: SearchRequest) -> int:
         winner=outcome.winner,
     )
     print_finalists(outcome.finalists, outcome.winner, outcome.best, config.metric, console)
-    print_results(folder, outcome.trials, model, settings, console)
+    learned = lessons(config, outcome.trials, outcome.finalists, outcome.best)
+    print_results(folder, outcome.trials, model, settings, learned, console)
     for line in finish_tracking(
         wandb_callback, folder, model, data, settings.prediction_images, complete=not outcome.interrupted
     ):

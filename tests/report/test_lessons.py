@@ -2,16 +2,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from tune_cifar.finalists import Finalist
-from tune_cifar.report.lessons import edges_in_words, lead_in_words
+from tune_cifar.report.lessons import edges_in_words, importance_in_words, lead_in_words, lessons
 from tune_cifar.results import TrialRecord
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.parameters import Parameter
-from tune_cifar.sweep.schema import Metric
+from tune_cifar.sweep.schema import Metric, SweepConfig
 
 METRIC = Metric("val_loss")
 
@@ -104,3 +105,34 @@ def test_ranges_are_seen_on_the_scale_of_the_file(tmp_path: Path) -> None:
     ]
     best.config["optimizer"]["lr"] = 0.00011  # 1.4% of the way up on the logarithmic scale
     assert "widen optimizer.lr.min" in edges_in_words(best, parameters)[0]
+
+
+def searched(folder: Path, num_trials: int, value_of: Any) -> tuple[SweepConfig, list[TrialRecord]]:
+    text = "method: random\nparameters: {lr: {min: 0.0, max: 1.0}, model: {values: [a, b]}}\n"
+    path = folder / "sweep.yaml"
+    path.write_text(text)
+    config = load_sweep(path, lambda name, value: None)
+    settings = [((7 * number % 20) / 20, "ab"[number % 2]) for number in range(num_trials)]
+    return config, [trial(n, value_of(lr, model), lr, model=model) for n, (lr, model) in enumerate(settings, start=1)]
+
+
+def test_the_parameter_that_mattered_is_named(tmp_path: Path) -> None:
+    config, trials = searched(tmp_path, 20, lambda lr, model: abs(lr - 0.3) + 0.001 * (model == "b"))
+    words = importance_in_words(config, trials)
+    assert words.startswith("lr (9")
+    assert "mattered most for val_loss in a random forest's eyes, then model (" in words
+
+
+def test_trials_without_a_pattern_name_none(tmp_path: Path) -> None:
+    noise = Random(0)
+    config, trials = searched(tmp_path, 12, lambda lr, model: noise.random())
+    assert importance_in_words(config, trials) == "12 trials do not tell which parameter mattered most"
+    assert importance_in_words(*searched(tmp_path, 3, lambda lr, model: lr)) == ""
+
+
+def test_lessons_are_lead_importance_and_edges(tmp_path: Path) -> None:
+    config, trials = searched(tmp_path, 20, lambda lr, model: 1 - lr)
+    best = max(trials, key=lambda trial: trial.config["lr"])
+    lines = lessons(config, trials, [], best)
+    assert [line.split()[0] for line in lines] == ["trial", "lr", "the"]
+    assert lessons(config, trials, [], None) == []

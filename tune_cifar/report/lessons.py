@@ -11,13 +11,38 @@ from collections.abc import Sequence
 from typing import Any
 
 from tune_cifar.finalists import Finalist, best_configurations
+from tune_cifar.report.importance import importances
 from tune_cifar.results import TrialRecord, flatten, show_score
 from tune_cifar.sweep.distributions import Distribution, IntUniform, LogUniform, Quantized, Uniform
 from tune_cifar.sweep.parameters import Parameter
-from tune_cifar.sweep.schema import Metric
+from tune_cifar.sweep.schema import Metric, SweepConfig
 
+# A forest that explains less than this of the trials it was not fitted to says nothing of the parameters.
+LEAST_EXPLAINED = 0.2
 # A best value in the outer twentieth of its range may have better ones beyond it.
 EDGE_SHARE = 0.05
+
+
+def lessons(
+    config: SweepConfig, trials: Sequence[TrialRecord], finalists: Sequence[Finalist], best: TrialRecord | None
+) -> list[str]:
+    """What a search has learned, a line each; nothing without a `best` trial."""
+    if best is None:
+        return []
+    own = [trial for trial in trials if trial.repeat_of is None]
+    lines = [lead_in_words(own, finalists, config.metric), importance_in_words(config, own)]
+    return [line for line in lines if line] + edges_in_words(best, config.parameters)
+
+
+def importance_in_words(config: SweepConfig, trials: Sequence[TrialRecord]) -> str:
+    """Which parameters mattered, where the trials can tell; empty for a search of one parameter or none."""
+    found = importances(config, trials)
+    if len(found.shares) < 2:
+        return ""
+    if found.unseen_r2 < LEAST_EXPLAINED:
+        return f"{found.num_trials} trials do not tell which parameter mattered most"
+    most, *others = [f"{name} ({share:.0%})" for name, share in found.shares.items()]
+    return f"{most} mattered most for {config.metric.name} in a random forest's eyes, then {', '.join(others)}"
 
 
 def lead_in_words(trials: Sequence[TrialRecord], finalists: Sequence[Finalist], metric: Metric) -> str:
