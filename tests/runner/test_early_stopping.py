@@ -7,7 +7,7 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from tune_cifar.results import TrialRecord
-from tune_cifar.runner.early_stopping import CurveScheduler, HyperbandScheduler, SearchScheduler, SearchStopper
+from tune_cifar.runner.early_stopping import HyperbandStopping, LagStopping, SearchScheduler, SearchStopper
 from tune_cifar.runner.search_log import SearchLog, logged_values
 from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
@@ -38,9 +38,10 @@ def _log_with(metric: str, histories: dict[str, list[float]]) -> SearchLog:
     return log
 
 
-def _scheduler(log: SearchLog, goal: Goal = "minimize", **rule: Any) -> HyperbandScheduler:
+def _scheduler(log: SearchLog, goal: Goal = "minimize", **rule: Any) -> SearchScheduler:
     metric = Metric(log.metric, goal)
-    return HyperbandScheduler(HyperbandRule(Hyperband(**rule), goal), metric, log)
+    early_stopping = HyperbandStopping(HyperbandRule(Hyperband(**rule), goal), metric, log)
+    return SearchScheduler(SearchStopper(metric, log, lambda trial_id, result: False), early_stopping, log)
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,10 @@ def test_an_epoch_that_comes_again_after_a_crash_counts_once() -> None:
     assert scheduler.on_trial_result(None, FakeTuneTrial("b"), _result(2, 9.0)) == TrialScheduler.CONTINUE
 
 
-def _curve_scheduler(log: SearchLog, **rule: Any) -> CurveScheduler:
-    return CurveScheduler(CurveRule(CurveStopping(**rule), "minimize"), Metric(log.metric), log)
+def _curve_scheduler(log: SearchLog, **rule: Any) -> SearchScheduler:
+    metric = Metric(log.metric)
+    early_stopping = LagStopping(CurveRule(CurveStopping(**rule), "minimize"), metric, log)
+    return SearchScheduler(SearchStopper(metric, log, lambda trial_id, result: False), early_stopping, log)
 
 
 def test_a_trial_that_lags_behind_stops_with_the_reason() -> None:
@@ -142,7 +145,12 @@ def test_a_repeat_is_not_stopped_early_and_not_at_the_target() -> None:
     log = _with_repeat(_log_with("val_loss", {"a": [1, 1, 1], "b": [0.1, 2, 2], "c": [9.0]}))
     scheduler = _scheduler(log, min_iter=2)
     stopper = SearchStopper(Metric("val_loss", target=0.2), log, lambda trial_id, result: False)
-    assert SearchScheduler(stopper, scheduler).on_trial_result(None, FakeTuneTrial("c"), _result(2, 9.0)) == "CONTINUE"
+    assert (
+        SearchScheduler(stopper, scheduler.early_stopping, log).on_trial_result(
+            None, FakeTuneTrial("c"), _result(2, 9.0)
+        )
+        == "CONTINUE"
+    )
     assert not stopper("c", _result(2, 0.05))
     assert log.stop_reasons == {}
     log.trials["c"].repeat_of = None
@@ -161,7 +169,7 @@ def test_the_stop_button_ends_a_repeat_too() -> None:
 def test_a_trial_is_stopped_by_either(pressed: bool, bands: bool) -> None:
     log = _log_with("val_loss", {"a": [1, 1], "b": [9.0]})
     stopper = SearchStopper(Metric("val_loss"), log, lambda trial_id, result: pressed)
-    scheduler = SearchScheduler(stopper, _scheduler(log, min_iter=2) if bands else None)
+    scheduler = SearchScheduler(stopper, _scheduler(log, min_iter=2).early_stopping if bands else None, log)
     decision = scheduler.on_trial_result(None, FakeTuneTrial("b"), _result(2, 9.0))
     assert decision == (TrialScheduler.STOP if pressed or bands else TrialScheduler.CONTINUE)
     reason = log.stop_reasons.get("b", "")

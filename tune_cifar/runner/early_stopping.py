@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from tune_cifar.results import show_score
+from tune_cifar.results import TrialRecord, show_score
 from tune_cifar.runner.search_log import SearchLog, logged_values
 from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
@@ -18,63 +18,61 @@ from tune_cifar.sweep.schema import Metric
 StopRequested = Callable[[str, dict[str, Any]], bool]
 
 
-class HyperbandScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Asks the sweep's rule after each epoch, with the histories of the search's log, which a resume brings back."""
+class EarlyStopping(Protocol):
+    """A rule of the sweep file that looks at a trial after each epoch."""
+
+    def reason(self, record: TrialRecord, result: dict[str, Any]) -> str:
+        """Why the trial stops after the epoch of `result`, or an empty string.
+
+        Tune asks its scheduler before its callbacks, so this epoch is not in the record yet; after a crash an
+        epoch can come again.
+        """
+
+
+class HyperbandStopping:
+    """Asks W&B's rule, with the histories of the search's log, which a resume brings back."""
 
     def __init__(self, rule: HyperbandRule, metric: Metric, log: SearchLog) -> None:
-        super().__init__()
         self.rule = rule
-        self.sweep_metric = metric
+        self.metric = metric
         self.log = log
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Stop the trial when the rule says so, and note why; a trial that ends by itself is left alone."""
-        record = self.log.record_of(trial)
-        if result["status"] != "running" or record.repeat_of is not None:
-            return str(TrialScheduler.CONTINUE)
-        # Tune asks its scheduler before its callbacks, so this epoch is not in the log yet; after a crash an
-        # epoch can come again.
+    def reason(self, record: TrialRecord, result: dict[str, Any]) -> str:
+        """See `EarlyStopping`; every logged value of the metric counts."""
         earlier = [value for row in record.epochs if row["epoch"] < result["epoch"] for value in row["logged"]]
-        history = earlier + logged_values(result, self.sweep_metric.name)
         others = [other.logged_values for other in self.log.trials.values() if other is not record]
-        stop = self.rule.decide(history, others)
+        stop = self.rule.decide(earlier + logged_values(result, self.metric.name), others)
         if stop is None:
-            return str(TrialScheduler.CONTINUE)
-        side = "above" if self.sweep_metric.goal == "minimize" else "below"
-        self.log.stop_reasons[trial.trial_id] = (
-            f"stopped at band {stop.band}: {self.sweep_metric.name} {show_score(stop.value)} is {side} "
+            return ""
+        side = "above" if self.metric.goal == "minimize" else "below"
+        return (
+            f"stopped at band {stop.band}: {self.metric.name} {show_score(stop.value)} is {side} "
             f"the threshold {show_score(stop.threshold)} of {stop.num_trials} trials"
         )
-        return str(TrialScheduler.STOP)
 
 
-class CurveScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Asks the rule of `early_terminate: {type: curve}` after each epoch, as `HyperbandScheduler` does its own."""
+class LagStopping:
+    """Asks the rule of `type: curve`, with the values after each epoch of the trials that have finished."""
 
     def __init__(self, rule: CurveRule, metric: Metric, log: SearchLog) -> None:
-        super().__init__()
         self.rule = rule
-        self.sweep_metric = metric
+        self.metric = metric
         self.log = log
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Stop the trial when it lags too far behind, and note by how much."""
-        record = self.log.record_of(trial)
-        if result["status"] != "running" or record.repeat_of is not None:
-            return str(TrialScheduler.CONTINUE)
-        name = self.sweep_metric.name
+    def reason(self, record: TrialRecord, result: dict[str, Any]) -> str:
+        """See `EarlyStopping`."""
+        name = self.metric.name
         history = [row.get(name, math.nan) for row in record.epochs if row["epoch"] < result["epoch"]]
         finished = [other for other in self.log.trials.values() if other.status == "finished"]
         curves = [[row.get(name, math.nan) for row in other.epochs] for other in finished]
         lag = self.rule.decide([*history, result.get(name, math.nan)], curves)
         if lag is None:
-            return str(TrialScheduler.CONTINUE)
-        self.log.stop_reasons[trial.trial_id] = (
+            return ""
+        return (
             f"stopped after epoch {lag.epoch}: {name} {show_score(lag.value)} lags {show_score(lag.lag)} behind the "
             f"best finished trial ({show_score(lag.leader_value)} by then); trials caught up or fell back by "
             f"{show_score(lag.catch_up)} from there"
         )
-        return str(TrialScheduler.STOP)
 
 
 class SearchStopper:
@@ -114,21 +112,27 @@ class SearchStopper:
 
 
 class SearchScheduler(FIFOScheduler):  # type: ignore[misc]
-    """Ends a trial where the stopper or the sweep's early stopping says so.
+    """Ends a trial where the stopper or the sweep's early stopping says so, and notes why.
 
     The stopper is asked here, and not by Tune itself, because Tune writes its stopper into its state and takes that
     one at a restore: a resumed search would ask the log and the W&B callback of a process that is gone.
     """
 
-    def __init__(self, stopper: SearchStopper, early_stopping: HyperbandScheduler | CurveScheduler | None) -> None:
+    def __init__(self, stopper: SearchStopper, early_stopping: EarlyStopping | None, log: SearchLog) -> None:
         super().__init__()
         self.stopper = stopper
         self.early_stopping = early_stopping
+        self.log = log
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Stop the trial or let it go on."""
+        """Stop the trial or let it go on; early stopping leaves repeats alone, and trials that end by themselves."""
         if self.stopper(trial.trial_id, result):
             return str(TrialScheduler.STOP)
-        if self.early_stopping is None:
+        record = self.log.record_of(trial)
+        if self.early_stopping is None or result["status"] != "running" or record.repeat_of is not None:
             return str(TrialScheduler.CONTINUE)
-        return self.early_stopping.on_trial_result(tune_controller, trial, result)
+        reason = self.early_stopping.reason(record, result)
+        if not reason:
+            return str(TrialScheduler.CONTINUE)
+        self.log.stop_reasons[trial.trial_id] = reason
+        return str(TrialScheduler.STOP)
