@@ -65,11 +65,15 @@ def after_trials(records: Sequence[SearchRecord], num_trials: int) -> Values:
     return np.array([record.regrets[num_trials - 1] for record in records])
 
 
-def after_epochs(records: Sequence[SearchRecord], num_epochs: int) -> Values:
-    """The regret of each search once all its trials together have trained `num_epochs`; NaN before the first ends."""
+def after_epochs(records: Sequence[SearchRecord], num_epochs: int | Sequence[int]) -> Values:
+    """The regret of each search once all its trials together have trained `num_epochs`; NaN before the first ends.
+
+    `num_epochs` is one number for all searches or one for each.
+    """
     regrets = []
-    for record in records:
-        ended = int(np.searchsorted(record.epochs, num_epochs, side="right"))
+    budgets = [num_epochs] * len(records) if isinstance(num_epochs, int) else num_epochs
+    for record, budget in zip(records, budgets, strict=True):
+        ended = int(np.searchsorted(record.epochs, budget, side="right"))
         regrets.append(record.regrets[ended - 1] if ended else np.nan)
     return np.array(regrets)
 
@@ -138,6 +142,9 @@ def verdicts(results: Results, table: str, counts: tuple[int, int]) -> list[Verd
         values = [after_trials(ours, many)]
         text = f"median after {many} with early stopping: not worse than without"
         rows.append(ratio_verdict(text, after_trials(stopping, many), values, "median", 1.0))
+        halves = [record.epochs[many - 1] // 2 for record in ours]
+        text = "median with early stopping after half the epochs: not worse than without after all"
+        rows.append(ratio_verdict(text, after_epochs(stopping, halves), values, "median", 1.0))
         spent, whole = (np.array([record.epochs[many - 1] for record in records]) for records in (stopping, ours))
         text = "epochs with early stopping: at most half of those without"
         rows.append(ratio_verdict(text, spent.astype(float), [whole.astype(float)], "median", 0.5))
