@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,6 +40,32 @@ def run(module: str, *arguments: str | Path, folder: Path, **changes: str) -> su
         timeout=TIMEOUT_SECONDS,
         check=False,
     )
+
+
+def run_on_terminal(module: str, *arguments: str | Path, folder: Path, **changes: str) -> tuple[int, str]:
+    """Run a command in `folder` on a terminal of its own to its end; returns the exit code and all that it drew."""
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        command_line(module, *arguments),
+        cwd=folder,
+        env=environment(**{"TERM": "xterm-256color", "LINES": "50", **changes}),
+        stdin=subprocess.DEVNULL,
+        stdout=terminal,
+        stderr=terminal,
+    )
+    os.close(terminal)
+    drawn = b""
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    try:
+        while time.monotonic() < deadline:
+            if select.select([master], [], [], 1.0)[0]:
+                drawn += os.read(master, 65536)
+    except OSError:  # Linux's way to say that no process has the terminal open any more
+        pass
+    finally:
+        process.kill()
+        os.close(master)
+    return process.wait(), drawn.decode(errors="replace")
 
 
 def run_here(main: Callable[[Sequence[str]], int], arguments: Sequence[str]) -> int:

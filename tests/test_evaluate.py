@@ -1,4 +1,4 @@
-"""Mistakes with models; right ones are evaluated in test_search.py."""
+"""Mistakes with models; right ones are evaluated in test_search.py and publish/test_round_trip.py."""
 
 from __future__ import annotations
 

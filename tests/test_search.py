@@ -21,7 +21,8 @@ import pytest
 import torch
 import torchvision
 
-from tests.commands import REPOSITORY, command_line, environment, run, run_here
+from tests.commands import REPOSITORY, command_line, environment, run, run_here, run_on_terminal
+from tests.tracking.tensorboard_helpers import read_parameters, read_scalars
 from tests.tracking.wandb_helpers import KEY, read_run
 from tests.tracking.wandb_server import WandbServer
 from tune_cifar import search
@@ -136,6 +137,10 @@ def test_the_output_says_what_was_chosen_and_what_comes_next(finished: tuple[Pat
     assert "no key for" in output
     assert len(re.findall(r"^\[\d/3\] started: ", output, re.MULTILINE)) == 3
     assert len(re.findall(r"^\[\d/3\] finished: val_loss \d", output, re.MULTILINE)) == 3
+    assert len(re.findall(r"^\[\d/3\] epoch [12]/2: val_loss \S+$", output, re.MULTILINE)) == 6
+    assert len([line for line in output.splitlines() if line.startswith("[")]) == 3 + 3 + 6
+    assert "\x1b" not in output
+    assert "wandb    project tune-cifar of your default entity" in output
     assert f"python -m tune_cifar.evaluate results/small/{_summary(results)['best']['model']} --data digits" in output
     assert "wandb sync results/small/wandb" in output
 
@@ -199,6 +204,24 @@ def test_each_trial_is_one_complete_wandb_run(finished: tuple[Path, str]) -> Non
             "epoch_runtime (seconds)",
             "avg epoch runtime (seconds)",
         } <= names
+
+
+def test_each_trial_is_one_tensorboard_run(finished: tuple[Path, str]) -> None:
+    results, _ = finished
+    assert not list(results.glob("ray/**/events.out.*"))
+    runs = {path.name.partition("-")[0]: path for path in (results / "tensorboard").iterdir()}
+    assert len(runs) == 3
+    for trial in _trials(results):
+        run = runs[trial["number"]]
+        assert re.fullmatch(r"\d-lr\S+-bs(16|32)", run.name)
+        scalars = read_scalars(run)
+        tags = {"train_loss", "val_loss", "val_accuracy", "lr", "epoch_runtime_seconds", "best_val_loss"}
+        assert set(scalars) == tags
+        epochs = _rows_of_trial(results, trial["id"])
+        assert scalars["val_loss"] == {row["epoch"]: pytest.approx(row["val_loss"]) for row in epochs}
+        assert scalars["best_val_loss"][2] == pytest.approx(float(trial["best_val_loss"]))
+        parameters = read_parameters(run)
+        assert (parameters["lr"], parameters["batch_size"]) == (float(trial["lr"]), int(trial["batch_size"]))
 
 
 def test_the_printed_command_uploads_everything_also_from_a_copy(finished: tuple[Path, str], tmp_path: Path) -> None:
@@ -294,14 +317,38 @@ def start_long_search(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
-    """The trials of the long search when nothing happens to it."""
+def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The long search when nothing happens to it, on a terminal: its folder of results, and all that was drawn."""
     folder = tmp_path_factory.mktemp("undisturbed")
     flags = (*SMALL, "--name", "long", "--trials-at-once", "1", "--wandb", "disabled")
-    home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
-    done = run("search", _write_sweep(folder, LONG_SWEEP), *flags, folder=folder, **home)
-    assert done.returncode == 0, done.stderr
-    return _trials(folder / "results" / "long")
+    home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled", "COLUMNS": "120"}
+    exit_code, drawn = run_on_terminal("search", _write_sweep(folder, LONG_SWEEP), *flags, folder=folder, **home)
+    assert exit_code == 0, drawn
+    return folder / "results" / "long", drawn
+
+
+@pytest.fixture(scope="module")
+def undisturbed(on_a_terminal: tuple[Path, str]) -> list[dict[str, str]]:
+    """The trials of the long search when nothing happens to it."""
+    return _trials(on_a_terminal[0])
+
+
+def test_a_terminal_shows_the_progress_of_running_epochs(on_a_terminal: tuple[Path, str]) -> None:
+    drawn = on_a_terminal[1]
+    assert "\x1b[" in drawn
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", drawn)
+    rows = [
+        (int(match["epoch"]), int(match["percent"]), float(match["speed"]))
+        for match in re.finditer(
+            r"^\d +running .* (?P<epoch>\d)/4 +━\S+ +(?P<percent>\d+)% +(?P<speed>[\d,]+) ", text, re.MULTILINE
+        )
+    ]
+    assert {epoch for epoch, _, _ in rows} <= {1, 2, 3, 4}
+    assert any(0 < percent <= 100 and speed > 0 for _, percent, speed in rows), rows
+    last_table = text.rpartition("status")[2]
+    assert len(re.findall(r"^\d +finished .* 4/4 ", last_table, re.MULTILINE)) == 4
+    assert "%" not in last_table
+    assert "Traceback" not in text
 
 
 def _without_times_and_ids(trials: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -323,15 +370,19 @@ def test_a_search_that_is_ended_goes_on_to_the_same_results(
         assert _summary(results)["complete"] is False
         assert _trials(results)[0]["status"] == "finished"
     assert "Traceback" not in errors
-    done = run("search", "--resume", "--name", "cut", folder=tmp_path)
+    done = run("search", "--resume", "--name", "cut", "--quiet", folder=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert _summary(results)["complete"] is True
+    assert done.stdout.lstrip().startswith("trials   4 finished; all of them in ")
     assert _without_times_and_ids(_trials(results)) == _without_times_and_ids(undisturbed)
     for trial in _trials(results):
         logged = read_run(min(results.glob(f"wandb/*/run-*{trial['id']}.wandb")))
         epochs = {row["epoch"]: row["val_loss"] for row in _rows_of_trial(results, trial["id"])}
         assert [row["val_loss"] for _, row in sorted(logged.rows.items())] == [epochs[epoch] for epoch in (1, 2, 3, 4)]
         assert (logged.num_rows, logged.exit_code) == (4, 0)
+        (run_folder,) = results.glob(f"tensorboard/{trial['number']}-*")
+        points = read_scalars(run_folder)["val_loss"]
+        assert points == {epoch: pytest.approx(epochs[epoch]) for epoch in (1, 2, 3, 4)}
 
 
 def _worker_of(process: subprocess.Popen[str]) -> psutil.Process:
@@ -442,6 +493,23 @@ def test_dry_run_prints_the_plan_and_leaves_nothing_behind(
     for text in ("batch_size", "0.0001 to 0.01", "10 trials", "cifar10", "Nothing was started"):
         assert text in output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_dry_run_says_what_would_be_published_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "planted")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "planted")
+    targets = ["--publish", "models/", "--publish", "s3://bucket/p?endpoint_override=minio:9"]
+    assert run_here(search.main, [str(_write_sweep(tmp_path)), "--dry-run", *targets]) == 0
+    output = capsys.readouterr().out
+    assert "publish  at the end the best model as .pth and .safetensors, a model card and manifest.json\n" in output
+    assert "would    models/: to models/<model>-epchs-<n>-bs-<n>-lr-<x>/\n" in output
+    place = "s3://bucket/p/<model>-epchs-<n>-bs-<n>-lr-<x>/ at https://minio:9\n"
+    assert f"would    s3://bucket/p?…: to {place}" in output
+    assert "planted" not in output
+    assert not (tmp_path / "models").exists()
 
 
 def test_the_tutorials_sweep_runs_on_real_images(tmp_path: Path, real_cifar10: Path) -> None:

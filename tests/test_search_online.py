@@ -69,6 +69,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineSearch]:
             "WANDB_BASE_URL": server.url,
             "WANDB_API_KEY": KEY,
             "WANDB_ERROR_REPORTING": "false",
+            "WANDB_PROJECT": "charts",
         }
         search = OnlineSearch(folder, Path(ray_folder), home, server)
         with (folder / "output.txt").open("w") as output:
@@ -100,12 +101,14 @@ def _best(search: OnlineSearch) -> dict[str, str]:
 
 def test_every_run_arrives_in_the_searchs_sweep_and_group(online: OnlineSearch) -> None:
     (sweep,) = online.server.sweeps
-    assert f"wandb    the runs join the sweep {online.server.url}/tester/tune-cifar/sweeps/{sweep}" in online.output
+    assert f"wandb    the runs join the sweep {online.server.url}/tester/charts/sweeps/{sweep}" in online.output
+    assert "wandb    project charts of your default entity" in online.output
     assert online.server.sweeps[sweep].state == "FINISHED"
     assert online.server.sweeps[sweep].config["parameters"]["lr"]["min"] == 0.0003
     assert len(online.server.runs) == 2
     for trial in _trials(online):
         served = online.server.runs[f"online-{trial['id']}"]
+        assert served.project == "charts"
         assert (served.sweep, served.group, served.notes) == (sweep, "online", "a search for tests")
         assert served.display_name.startswith(f"{trial['number']}-lr")
         assert [row["epoch"] for row in served.metrics] == [1, 2]
@@ -150,9 +153,11 @@ def test_the_key_is_in_no_file_no_output_and_no_process_of_rays(online: OnlineSe
 
 def test_resuming_the_finished_search_tells_wandb_nothing_twice(online: OnlineSearch) -> None:
     before = {run_id: list(served.rows) for run_id, served in online.server.runs.items()}
-    done = run("search", "--resume", "--name", "online", "--wandb", "online", folder=online.folder, **online.home)
+    elsewhere = {**online.home, "WANDB_PROJECT": "elsewhere"}
+    done = run("search", "--resume", "--name", "online", "--wandb", "online", folder=online.folder, **elsewhere)
     assert done.returncode == 0, done.stderr
-    assert "the runs join the sweep" in done.stdout
+    assert "wandb    project charts of your default entity" in done.stdout
+    assert f"the runs join the sweep {online.server.url}/tester/charts/" in done.stdout
     assert len(online.server.sweeps) == 1
     assert len(online.server.artifacts) == 1
     assert {run_id: served.rows for run_id, served in online.server.runs.items()} == before

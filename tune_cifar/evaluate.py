@@ -14,9 +14,11 @@ from torch import nn
 
 from tune_cifar.command import add_data_flags, positive_int, run_command
 from tune_cifar.errors import UserError
-from tune_cifar.publish.best_model import Manifest, read_manifest
+from tune_cifar.publish.fetching import fetched_model
+from tune_cifar.publish.manifest import Manifest
+from tune_cifar.publish.model_file import load_model_file
+from tune_cifar.publish.remote_models import SOURCES
 from tune_cifar.trial.batches import DeviceImages
-from tune_cifar.trial.checkpoint import load_weights
 from tune_cifar.trial.config import MODELS, torchvision_builder_name
 from tune_cifar.trial.data import ImageDataset, load_dataset
 from tune_cifar.trial.device import choose_device, describe_device, prepare_device
@@ -27,13 +29,14 @@ from tune_cifar.trial.model import build_model
 def main(arguments: Sequence[str]) -> int:
     """Print loss and accuracy of a model on the test images, and on the validation images if asked."""
     args = _parse(arguments)
-    manifest = read_manifest(_existing(args.model_file))
-    data = load_dataset(args.data or "cifar10")
-    device = choose_device()
-    prepare_device(device, cpu_threads=args.cpu_threads)
-    network = load_network(args.model_file, data, manifest, model=args.model, stem=args.stem).to(device)
-    console = Console(soft_wrap=True)
-    console.print(f"model    {args.model_file}" + ("" if manifest else " (no manifest beside it)"))
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    with fetched_model(args.source, console.print) as model:
+        manifest = model.manifest
+        data = load_dataset(args.data or "cifar10")
+        device = choose_device()
+        prepare_device(device, cpu_threads=args.cpu_threads)
+        network = load_network(model.path, data, manifest, model=args.model, stem=args.stem).to(device)
+    console.print(f"model    {model.shown}" + ("" if manifest else " (no manifest beside it)"))
     console.print(f"device   {describe_device(device)}")
     loss, accuracy = evaluate_model(network, DeviceImages.from_split(data.test, device))
     console.print(f"test     loss {loss:.4f}, accuracy {accuracy:.4f} on {len(data.test)} images of {data.name}")
@@ -57,7 +60,7 @@ def load_network(
     chosen_stem = stem or (manifest.stem if manifest else "imagenet")
     network = build_model(name, num_classes=len(data.class_names), stem=chosen_stem, seed=0)
     try:
-        network.load_state_dict(load_weights(path))
+        network.load_state_dict(load_model_file(path))
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, KeyError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
@@ -67,17 +70,11 @@ def load_network(
     return network.to(memory_format=torch.channels_last)
 
 
-def _existing(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"There is no file {path}.")
-    return path
-
-
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m tune_cifar.evaluate", description="Score a saved model on the test images."
     )
-    parser.add_argument("model_file", type=Path, metavar="MODEL.pth", help="weights, such as results/NAME/best/*.pth")
+    parser.add_argument("source", metavar="MODEL", help=f"what publish wrote or is published: {SOURCES}")
     add_data_flags(parser)
     parser.add_argument("--model", help="the network, where no manifest.json beside the file names it")
     parser.add_argument("--stem", choices=["imagenet", "cifar"], help="its first layers, likewise")

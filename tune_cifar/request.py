@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
+from tune_cifar.console import SearchConsole
 from tune_cifar.finalists import Repeats
 from tune_cifar.settings import SearchSettings
 from tune_cifar.sweep.schema import SweepConfig
@@ -31,7 +30,7 @@ class SearchRequest:
     folder: Path
     wandb: str | None
     resume: bool
-    console: Console
+    console: SearchConsole
     repeats: Repeats | None = None
     prior: Prior | None = None
     publishing: Publishing | None = None

@@ -21,7 +21,8 @@ CAN_WIN: frozenset[Status] = frozenset({"finished", "stopped"})
 class TrialRecord:
     """One trial: its number (from 1, in the order of suggestion), config, and one row of metrics an epoch.
 
-    A row's `logged` lists every value of the search's metric in that epoch: one, but many of `train_loss`.
+    A row's `logged` lists every value of the search's metric in that epoch: one, but many of `train_loss`;
+    `reported_at` is when the search heard of the epoch, in seconds since 1970.
     `repeat_of` is the number of the trial that this one repeats with another seed, or None.
     """
 

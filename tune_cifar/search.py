@@ -105,6 +105,8 @@ def dry_run(request: SearchRequest) -> int:
     )
     print_space(space, console)
     print_plan(config, plan, slots, settings, request.folder, console, sharing=sharing)
+    if request.publishing:
+        request.publishing.preview(console)
     console.print("Nothing was started: --dry-run.")
     return 0
 
@@ -122,6 +124,7 @@ def search(request: SearchRequest) -> int:
 
     from tune_cifar.report.finish import print_finalists, print_results, write_results
     from tune_cifar.report.lessons import lessons
+    from tune_cifar.report.report import try_report
     from tune_cifar.search_trials import run_trials
     from tune_cifar.tracking.wandb_search import finish_tracking
 
@@ -141,6 +144,7 @@ def search(request: SearchRequest) -> int:
     print_finalists(outcome.finalists, outcome.winner, outcome.best, config.metric, console)
     learned = lessons(config, outcome.trials, outcome.finalists, outcome.best)
     print_results(folder, outcome.trials, model, settings, learned, console)
+    console.print(try_report(folder), soft_wrap=True, markup=False)
     for line in finish_tracking(
         wandb_callback, folder, model, data, settings.prediction_images, complete=not outcome.interrupted
     ):

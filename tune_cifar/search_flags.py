@@ -58,6 +58,8 @@ def parse_search_flags(arguments: Sequence[str]) -> argparse.Namespace:
         ".csv, .json or .jsonl; can be given several times",
     )
     parser.add_argument("--seed", type=int, metavar="N", help="of the searcher and of each trial (default 0)")
+    parser.add_argument("--wandb-project", metavar="NAME", help="default: the file's, WANDB_PROJECT, or tune-cifar")
+    parser.add_argument("--wandb-entity", metavar="NAME", help="user or team; default: the file's, or WANDB_ENTITY")
     parser.add_argument("--wandb", choices=["online", "offline", "disabled"], help="default: online if a key is found")
     parser.add_argument(
         "--prediction-images",
@@ -67,6 +69,7 @@ def parse_search_flags(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--resume", action="store_true", help="go on with the search of --name, or with the newest")
     add_publish_flags(parser, "--publish")
+    parser.add_argument("--quiet", action="store_true", help="print warnings, notes, errors and results alone")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
     return parser.parse_args(arguments)
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from tune_cifar.request import SearchRequest
 from tune_cifar.runner.gpu_sharing import gpu_sharing
+from tune_cifar.runner.progress import ProgressBoard
 from tune_cifar.runner.ray_session import ray_session
 from tune_cifar.runner.resources import TrialSlots, plan_slots, this_machine
 from tune_cifar.runner.search_log import SearchLog
@@ -20,9 +21,11 @@ from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.sweep.searcher import plan_search
 from tune_cifar.sweep.space import SearchSpace
 from tune_cifar.tracking.plan_view import print_plan
+from tune_cifar.tracking.tensorboard import SearchTensorBoard
 from tune_cifar.tracking.terminal import TerminalProgress
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 from tune_cifar.tracking.wandb_mode import Mode
+from tune_cifar.tracking.wandb_place import describe_place
 from tune_cifar.tracking.wandb_search import open_tracking
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import choose_device
@@ -44,7 +47,7 @@ def run_trials(
         {"precision": settings.precision},
         machine=this_machine(),
         cpus_per_trial=settings.cpus_per_trial or 1.0,
-        say=lambda line: console.print(f"sharing  {line}", soft_wrap=True, markup=False),
+        say=lambda line: console.details.print(f"sharing  {line}", soft_wrap=True, markup=False),
     )
     with sharing_gpus as sharing, ray_session() as session:
         slots = plan_slots(
@@ -74,16 +77,33 @@ def run_trials(
             console.print(f"resume   {folder} has no trial yet, so the search starts from the beginning")
             resume = False
         print_plan(
-            config, plan, slots, settings, folder, console, data=data, ray=session.description, sharing=sharing.line
+            config,
+            plan,
+            slots,
+            settings,
+            folder,
+            console.details,
+            data=data,
+            ray=session.description,
+            sharing=sharing.line,
         )
         constants, precision_reason = _constants(config, settings, slots)
-        console.print(f"precision {precision_reason}", soft_wrap=True)
-        console.print(f"wandb    {wandb_reason}", soft_wrap=True)
+        console.details.print(f"precision {precision_reason}", soft_wrap=True)
+        console.details.print(f"wandb    {wandb_reason}", soft_wrap=True)
+        if wandb_mode != "disabled":
+            console.details.print(f"wandb    {describe_place(config)}", soft_wrap=True)
         wandb_callback, sweep_line = open_tracking(config, folder, wandb_mode, data.name, log, named_by)
         if sweep_line:
-            console.print(f"wandb    {sweep_line}", soft_wrap=True, markup=False)
+            told = console.details if wandb_callback.has_sweep else console
+            told.print(f"wandb    {sweep_line}", soft_wrap=True, markup=False)
+        board = ProgressBoard() if console.can_redraw else None
         progress = TerminalProgress(
-            log, metric, num_trials=plan.num_trials + num_repeats, trials_at_once=slots.trials_at_once, console=console
+            log,
+            metric,
+            num_trials=plan.num_trials + num_repeats,
+            trials_at_once=slots.trials_at_once,
+            console=console,
+            board=board,
         )
         outcome = run_search(
             folder=folder,
@@ -94,9 +114,10 @@ def run_trials(
             slots=slots,
             constants=constants,
             log=log,
-            callbacks=[progress, wandb_callback],
+            callbacks=[progress, wandb_callback, SearchTensorBoard(folder, log, metric, named_by)],
             stop_requested=wandb_callback.stop_requested,
             resume=resume,
+            board=board.sender if board else None,
         )
     return outcome, wandb_callback
 

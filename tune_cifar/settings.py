@@ -35,6 +35,8 @@ class SearchSettings:
     repeat_best: int | None = None
     seeds: int | None = None
     prior: list[str] | None = None
+    wandb_project: str | None = None
+    wandb_entity: str | None = None
 
     def resumed_with(self, given: dict[str, Any]) -> SearchSettings:
         """These settings again; raises `UserError` when a flag in `given` (None: not given) says otherwise."""

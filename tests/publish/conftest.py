@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.publish.servers import S3Proxy
 from tune_cifar.publish.best_model import write_model
 from tune_cifar.publish.bundle import Bundle, make_bundle
 from tune_cifar.publish.retry import RetryPolicy
@@ -119,3 +121,42 @@ def no_keys_in(keys: dict[str, str]) -> Callable[[str, Path], None]:
             assert [path for path, content in contents.items() if key.encode() in content] == []
 
     return look
+
+
+@pytest.fixture(scope="session")
+def moto_port() -> Iterator[int]:
+    """The port of an imitation of S3."""
+    from moto.server import ThreadedMotoServer  # seconds that most tests need not spend
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()
+
+
+@dataclass
+class Store:
+    """A bucket with nothing in it, behind a proxy that can fail."""
+
+    proxy: S3Proxy
+    client: Any
+
+    def objects(self) -> dict[str, bytes]:
+        listed = self.client.list_objects_v2(Bucket="bucket").get("Contents", [])
+        keys = [entry["Key"] for entry in listed if not entry["Key"].endswith("/")]
+        return {key: self.client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in keys}
+
+
+@pytest.fixture
+def store(moto_port: int, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
+    """That bucket, where the environment says that S3 is."""
+    import boto3
+
+    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto_port}", region_name="us-east-1")
+    client.create_bucket(Bucket="bucket")
+    with S3Proxy(moto_port) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        yield Store(proxy, client)
+    for entry in client.list_objects_v2(Bucket="bucket").get("Contents", []):
+        client.delete_object(Bucket="bucket", Key=entry["Key"])
+    client.delete_bucket(Bucket="bucket")

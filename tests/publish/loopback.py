@@ -41,15 +41,16 @@ class Fault:
     """`times` requests whose "METHOD /path" starts with `start` fail.
 
     "status" answers `status`; "drop" breaks the connection before the work is done and "drop after" when it is;
-    "hang" never answers.
+    "hang" never answers; "slow" answers as it should after `delay_seconds`; "cut" breaks off within its answer.
     """
 
     start: str
-    kind: Literal["status", "drop", "drop after", "hang"] = "status"
+    kind: Literal["status", "drop", "drop after", "hang", "slow", "cut"] = "status"
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"message": "planned"}'
     times: int = 1
+    delay_seconds: float = 0.0
 
 
 def json_reply(content: Any, status: int = 200) -> Reply:
@@ -119,14 +120,16 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.requests.append(request)
             fault = self.server.take_fault(request)
             reply = Reply()
-            if fault is None or fault.kind == "drop after":
+            if fault is None or fault.kind in ("drop after", "slow", "cut"):
                 reply = self.server.answer(request)
         if fault and fault.kind == "hang":
             self.server.ended.wait(60)
-        if fault and fault.kind != "status":
+        if fault and fault.kind == "slow":
+            self.server.ended.wait(fault.delay_seconds)
+        elif fault and fault.kind not in ("status", "cut"):
             self.close_connection = True
             return
-        if fault:
+        if fault and fault.kind == "status":
             reply = Reply(fault.status, fault.body, {"Content-Type": "application/json", **fault.headers})
         self.send_response(reply.status)
         for name, value in reply.headers.items():
@@ -134,8 +137,11 @@ class _Handler(BaseHTTPRequestHandler):
         if "Content-Length" not in reply.headers:
             self.send_header("Content-Length", str(len(reply.body)))
         self.end_headers()
+        body = reply.body
+        if fault and fault.kind == "cut":
+            body, self.close_connection = body[: len(body) // 2], True
         if self.command != "HEAD":
-            self.wfile.write(reply.body)
+            self.wfile.write(body)
 
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_one  # noqa: N815
 

@@ -134,7 +134,7 @@ class PaperspaceServer(LoopbackServer):
 
 
 class HubServer(LoopbackServer):
-    """The Hugging Face Hub for one repository: preupload, LFS batch, LFS files, commit, file list."""
+    """The Hugging Face Hub for one repository: preupload, LFS batch, LFS files, commit, file list, files."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -147,7 +147,8 @@ class HubServer(LoopbackServer):
         if request.path.startswith("/lfs/"):
             self.large[request.path.removeprefix("/lfs/")] = request.body
             return Reply()
-        if request.headers.get("authorization") != f"Bearer {HUB_KEY}":
+        may_all_read = self.visibility == "public" and request.method in ("GET", "HEAD")
+        if request.headers.get("authorization") != f"Bearer {HUB_KEY}" and not may_all_read:
             return json_reply({"error": "Invalid credentials in Authorization header"}, status=401)
         place = f"{request.method} {request.path}"
         repository = "/api/models/team/resnet"
@@ -156,6 +157,8 @@ class HubServer(LoopbackServer):
             return json_reply({"url": f"{self.url}/team/resnet"})
         if place in (f"GET {repository}", f"GET {repository}/revision/main"):
             return json_reply({"id": "team/resnet", "modelId": "team/resnet", "sha": self.commits[-1]})
+        if request.path.startswith("/team/resnet/resolve/"):
+            return self._file(request)
         if place == "POST /api/validate-yaml":
             return json_reply({"errors": [], "warnings": []})
         if place == f"POST {repository}/preupload/main":
@@ -172,6 +175,13 @@ class HubServer(LoopbackServer):
                 [{"type": "file", "path": name, "oid": "x", "size": len(self.files[name])} for name in names]
             )
         return json_reply({"error": f"no such place: {place}"}, status=404)
+
+    def _file(self, request: Request) -> Reply:
+        _, _, _, _, commit, name = request.path.split("/")
+        if commit not in self.commits or name not in self.files:
+            return Reply(404, headers={"X-Error-Code": "EntryNotFound"})
+        etag = hashlib.sha256(self.files[name]).hexdigest()
+        return Reply(200, self.files[name], {"X-Repo-Commit": commit, "ETag": f'"{etag}"'})
 
     def _preupload(self, file: dict[str, Any]) -> dict[str, Any]:
         is_large = file["path"].endswith((".pth", ".safetensors"))

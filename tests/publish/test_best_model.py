@@ -5,11 +5,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 
-from tune_cifar.errors import UserError
-from tune_cifar.publish.best_model import model_file_name, read_manifest, write_model
+from tune_cifar.publish.best_model import model_file_name, write_model
 from tune_cifar.trial.checkpoint import save_weights
 from tune_cifar.trial.config import TrialConfig
 
@@ -48,32 +46,3 @@ def test_the_file_is_a_plain_state_dict_and_the_manifest_tells_the_truth(tmp_pat
     assert manifest["config"]["lr"] == 0.00421056
     assert (manifest["model"], manifest["stem"], manifest["pixel_mean"]) == ("ResNet18", "imagenet", 0.5)
     assert sorted(file.name for file in path.parent.iterdir()) == sorted([path.name, "manifest.json"])
-
-
-def test_a_manifest_reads_back(tmp_path: Path) -> None:
-    manifest = read_manifest(_write(tmp_path))
-    assert manifest is not None
-    assert manifest.class_names == ("cat", "dog")
-    assert manifest.scores == {"test_accuracy": 0.75}
-
-
-def test_a_changed_file_is_noticed(tmp_path: Path) -> None:
-    path = _write(tmp_path)
-    with path.open("ab") as file:
-        file.write(b"x")
-    with pytest.raises(UserError, match="its sha256 differs"):
-        read_manifest(path)
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"file": 1}', "\x00"])
-def test_a_broken_manifest_is_named(tmp_path: Path, text: str) -> None:
-    path = _write(tmp_path)
-    (path.parent / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match=r"manifest\.json is not a manifest of this project"):
-        read_manifest(path)
-
-
-def test_a_manifest_of_another_file_is_none_of_ours(tmp_path: Path) -> None:
-    path = _write(tmp_path)
-    other = path.rename(path.with_name("renamed.pth"))
-    assert read_manifest(other) is None

@@ -3,59 +3,22 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import boto3
 import pytest
 import torch
 import torchvision
-from moto.server import ThreadedMotoServer
 
-from tests.publish.conftest import NAME
+from tests.publish.conftest import NAME, Store
 from tests.publish.loopback import Fault
-from tests.publish.servers import S3Proxy
 from tune_cifar.errors import UserError
 from tune_cifar.publish.bucket_target import BucketTarget, parse_bucket
 from tune_cifar.publish.bundle import Bundle
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 
 PREFIX = f"models/{NAME}"
-
-
-@pytest.fixture(scope="module")
-def moto_port() -> Iterator[int]:
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()[1]
-    server.stop()
-
-
-@dataclass
-class Store:
-    """A bucket with nothing in it, behind a proxy that can fail."""
-
-    proxy: S3Proxy
-    client: Any
-
-    def objects(self) -> dict[str, bytes]:
-        listed = self.client.list_objects_v2(Bucket="bucket").get("Contents", [])
-        keys = [entry["Key"] for entry in listed if not entry["Key"].endswith("/")]
-        return {key: self.client.get_object(Bucket="bucket", Key=key)["Body"].read() for key in keys}
-
-
-@pytest.fixture
-def store(moto_port: int, keys: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
-    client = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{moto_port}", region_name="us-east-1")
-    client.create_bucket(Bucket="bucket")
-    with S3Proxy(moto_port) as proxy:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        yield Store(proxy, client)
-    for entry in client.list_objects_v2(Bucket="bucket").get("Contents", []):
-        client.delete_object(Bucket="bucket", Key=entry["Key"])
-    client.delete_bucket(Bucket="bucket")
 
 
 @pytest.fixture

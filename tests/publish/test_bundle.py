@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 from tests.publish.conftest import NAME, write_search
 from tune_cifar.errors import UserError
-from tune_cifar.publish.best_model import read_manifest
 from tune_cifar.publish.bundle import Bundle, make_bundle
+from tune_cifar.publish.manifest import read_manifest
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.model import build_model
 
@@ -56,8 +56,8 @@ def test_a_manifest_of_an_older_search_will_do(search: Path, tmp_path: Path) -> 
 
 
 def test_a_changed_model_is_not_published(search: Path, tmp_path: Path) -> None:
-    with (search / "best" / f"{NAME}.pth").open("ab") as file:
-        file.write(b"x")
+    path = search / "best" / f"{NAME}.pth"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
     with pytest.raises(UserError, match="its sha256 differs"):
         make_bundle(search / "best", tmp_path / "staging")
 
@@ -65,8 +65,8 @@ def test_a_changed_model_is_not_published(search: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[]", "no manifest|is not a manifest"),
-        ('{"file": "../../x.pth"}', "which is not in"),
+        ("[]", "is not a manifest"),
+        ('{"file": "x.pth"}', "is not a manifest"),
         ("", "is not a manifest"),
     ],
 )
@@ -77,7 +77,7 @@ def test_a_wrong_manifest_is_told(search: Path, tmp_path: Path, text: str, messa
 
 
 def test_no_model_is_told(search: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="There is no model to publish"):
+    with pytest.raises(UserError, match="There is no model in"):
         make_bundle(search, tmp_path / "staging")
 
 

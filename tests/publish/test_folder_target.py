@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -56,6 +57,18 @@ def test_a_failure_leaves_nothing(tmp_path: Path, bundle: Bundle) -> None:
     broken = replace(bundle, files=(bundle.files[0], gone, *bundle.files[2:]))
     with pytest.raises(PublishError, match=r"gone\.safetensors: No such file"):
         _publish(tmp_path / "models", broken)
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, resnet_bundle: Bundle) -> None:
+    # A limit on the size of files fails in the middle of one, as a full disk does.
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000_000, hard))
+    try:
+        with pytest.raises(PublishError, match="File too large"):
+            _publish(tmp_path / "models", resnet_bundle)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "models").iterdir()) == []
 
 

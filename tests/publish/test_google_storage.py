@@ -15,6 +15,7 @@ from tests.publish.loopback import Fault
 from tests.publish.servers import GoogleStorageServer
 from tune_cifar.publish.bucket_target import BucketTarget, parse_bucket
 from tune_cifar.publish.bundle import Bundle
+from tune_cifar.publish.fetching import fetched_model
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 
 
@@ -62,6 +63,14 @@ def test_the_files_arrive_and_are_not_sent_twice(
     server.requests.clear()
     assert _publish(target, bundle)
     assert server.asked("POST") + server.asked("PUT") == []
+
+
+def test_a_model_comes_back(server: GoogleStorageServer, target: BucketTarget, bundle: Bundle, said: list[str]) -> None:
+    _publish(target, bundle)
+    source = f"gs://bucket/models/{NAME}?scheme=http&endpoint_override=127.0.0.1:{server.server_port}"
+    with fetched_model(source, said.append, target.policy) as model:
+        assert model.path.read_bytes() == bundle.weights.path.read_bytes()
+        assert model.manifest == bundle.manifest
 
 
 def test_a_busy_store_is_outlived(server: GoogleStorageServer, target: BucketTarget, bundle: Bundle) -> None:

@@ -20,6 +20,7 @@ from tests.publish.loopback import Fault
 from tests.publish.servers import GradientServer
 from tune_cifar.errors import UserError
 from tune_cifar.publish.bundle import Bundle
+from tune_cifar.publish.fetching import fetched_model
 from tune_cifar.publish.gradient_environment import gradient_python
 from tune_cifar.publish.gradient_target import GradientTarget
 from tune_cifar.publish.record import PublishedModel
@@ -103,6 +104,22 @@ def test_the_stored_object_is_the_checkpoint_itself(
     assert put.headers["content-length"] == str(bundle.weights.size_bytes)
     assert "x-api-key" not in put.headers
     assert api.asked("GET /store")  # it was read back
+
+
+def test_what_the_sdk_by_itself_uploads_comes_back(
+    api: GradientServer, resnet_bundle: Bundle, said: list[str], tmp_path: Path, policy: RetryPolicy
+) -> None:
+    upload = "upload(sys.argv[1], 'name', 'Custom', project_id='project1')"
+    script = f"import gradient, sys; gradient.ModelsClient('planted-paperspace-key').{upload}"
+    weights = resnet_bundle.weights
+    subprocess.run([gradient_python(), "-W", "ignore", "-c", script, weights.path], capture_output=True, check=True)
+    (model,) = api.models.values()
+    path = tmp_path / "downloaded.pth"
+    path.write_bytes(model.files[weights.name])
+    assert path.stat().st_size > weights.size_bytes
+    with fetched_model(str(path), said.append, policy) as fetched:
+        assert (fetched.path.name, fetched.path.read_bytes()) == (weights.name, weights.path.read_bytes())
+    assert "out of the multipart form" in said[-1]
 
 
 def test_a_second_time_makes_no_second_model(

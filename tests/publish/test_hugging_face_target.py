@@ -17,6 +17,7 @@ from tests.publish.loopback import Fault
 from tests.publish.servers import HubServer
 from tune_cifar.errors import UserError
 from tune_cifar.publish.bundle import Bundle
+from tune_cifar.publish.fetching import fetched_model
 from tune_cifar.publish.hugging_face_target import HuggingFaceTarget, parse_hugging_face
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 from tune_cifar.publish.target import Receipt
@@ -126,8 +127,48 @@ def test_a_refused_key_is_told_and_not_shown(
     monkeypatch.setenv("HF_TOKEN", "hf_another_planted_key")
     with pytest.raises(PublishError, match="401") as failure:
         _publish(target, bundle, said)
-    assert "the key needs to be one that may write there" in str(failure.value)
+    assert "a key is needed that may do this there" in str(failure.value)
     assert "hf_another_planted_key" not in str(failure.value)
+
+
+@pytest.mark.parametrize("fault", [None, Fault("GET /team", "cut"), Fault("HEAD /team", status=503)], ids=str)
+def test_a_model_comes_back(
+    hub: HubServer,
+    target: HuggingFaceTarget,
+    bundle: Bundle,
+    said: list[str],
+    policy: RetryPolicy,
+    capfd: pytest.CaptureFixture[str],
+    fault: Fault | None,
+) -> None:
+    _publish(target, bundle, said)
+    capfd.readouterr()
+    hub.faults = [replace(fault)] if fault else []
+    with fetched_model("hf://team/resnet", said.append, policy) as model:
+        assert model.path.read_bytes() == bundle.weights.path.read_bytes()
+        assert (model.manifest, model.shown) == (bundle.manifest, "hf://team/resnet")
+    assert fault or capfd.readouterr() == ("", "")
+
+
+def test_a_public_model_comes_back_without_a_key(
+    hub: HubServer,
+    target: HuggingFaceTarget,
+    bundle: Bundle,
+    said: list[str],
+    policy: RetryPolicy,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _publish(target, bundle, said)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", "/nowhere")
+    with pytest.raises(UserError, match="could not be fetched: hf://team/resnet: 401"):
+        fetched_model("hf://team/resnet", said.append, policy).__enter__()
+    hub.visibility = "public"
+    with fetched_model("hf://team/resnet", said.append, policy) as model:
+        assert model.manifest == bundle.manifest
+    del hub.files["manifest.json"]
+    with pytest.raises(UserError, match=r"hf://team/resnet has no manifest\.json"):
+        fetched_model("hf://team/resnet", said.append, policy).__enter__()
 
 
 def test_a_hub_that_hangs_is_given_up(

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from tests.commands import run_here
-from tests.publish.conftest import NAME
+from tests.publish.conftest import NAME, write_search
 from tests.publish.loopback import Fault
 from tests.publish.servers import HubServer
 from tune_cifar.publish import __main__ as command
@@ -97,8 +100,8 @@ def test_the_checkpoint_is_not_touched(hub: HubServer, search: Path) -> None:
 def test_a_model_that_changed_on_disk_is_not_sent(
     hub: HubServer, search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with (search / "best" / f"{NAME}.pth").open("ab") as file:
-        file.write(b"x")
+    path = search / "best" / f"{NAME}.pth"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert _publish("--to", "models/", "--to", "hf://team/resnet") == 2
     assert "its sha256 differs" in capsys.readouterr().err
     assert hub.requests == []
@@ -141,6 +144,44 @@ def test_a_search_that_has_not_ended_is_told(hub: HubServer, search: Path, capsy
     (search / "summary.json").unlink()
     assert _publish("--to", "models/") == 2
     assert "the search has not ended" in capsys.readouterr().err
+
+
+def test_no_room_to_gather_the_files_is_told(
+    hub: HubServer, search: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_search(search.parent / "large", {"layer": torch.zeros(500_000)})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))
+    try:
+        code = run_here(command.main, ["results/large", "--to", "models/", "--to", "hf://team/resnet"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert code == 2
+    assert re.search(r"error: Nothing was published: .*/tune-cifar-publish-.*: File too large", capsys.readouterr().err)
+    assert hub.requests == []
+
+
+def test_a_record_that_cannot_be_written_is_told(
+    hub: HubServer, search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (search / "summary.partial").mkdir()
+    assert _publish("--to", "models/") == 2
+    assert "Nothing was published: " in capsys.readouterr().err
+    (search / "summary.partial").rmdir()
+    (search / "published.partial").mkdir()
+    assert _publish("--to", "models/", "--to", "hf://team/resnet") == 1
+    output = capsys.readouterr().out
+    assert output.count("published.json could not be written: Is a directory") == 2
+    assert (tmp_path / "models" / NAME / "manifest.json").is_file()
+    assert len(hub.commits) == 2
+
+
+def test_slow_servers_are_waited_for(hub: HubServer, search: Path) -> None:
+    hub.faults = [
+        Fault(start, "slow", delay_seconds=0.7) for start in ("POST /api/repos", "PUT /lfs", "POST /api/models")
+    ]
+    assert _publish("--to", "hf://team/resnet") == 0
+    assert (len(hub.commits), len(hub.asked("POST /api/models/team/resnet/commit"))) == (2, 1)
 
 
 def test_no_key_is_printed_or_written(

@@ -15,6 +15,7 @@ from tests.tracking.wandb_helpers import KEY
 from tests.tracking.wandb_server import WandbServer
 from tune_cifar.errors import UserError
 from tune_cifar.publish.bundle import Bundle
+from tune_cifar.publish.fetching import fetched_model
 from tune_cifar.publish.record import PublishedModel
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 from tune_cifar.publish.target import Receipt
@@ -91,6 +92,37 @@ def test_what_is_recorded_is_not_sent_again(
     assert server.runs == {}
 
 
+def test_a_model_comes_back(
+    server: WandbServer,
+    store: RegistryStore,
+    target: WandbTarget,
+    bundle: Bundle,
+    said: list[str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    receipt = _publish(target, bundle)
+    sources = [f"wandb:tester/cifar/{NAME}:best", receipt.uri]
+    for source, word in zip(sources, ["fetched ", "cached "], strict=True):
+        with fetched_model(source, said.append, target.policy) as model:
+            assert model.path.read_bytes() == bundle.weights.path.read_bytes()
+            assert model.manifest == bundle.manifest
+        assert said[-1].startswith(word)
+    with pytest.raises(UserError, match=r"could not be fetched: W&B: .* not found"):
+        fetched_model(f"wandb:tester/cifar/{NAME}:other", said.append, target.policy).__enter__()
+    with pytest.raises(UserError, match="write wandb:ENTITY/PROJECT/NAME:ALIAS"):
+        fetched_model("wandb:cifar", said.append, target.policy).__enter__()
+    assert capfd.readouterr() == ("", "")
+    assert not any((tmp_path / name).exists() for name in ("wandb", "artifacts"))
+
+
+def test_a_server_that_hangs_gives_no_model(server: WandbServer, store: RegistryStore, said: list[str]) -> None:
+    server.hang()
+    policy = RetryPolicy(attempts=1, reply_seconds=1, total_seconds=3)
+    with pytest.raises(UserError, match="wandb:tester/cifar/x:best could not be fetched: "):
+        fetched_model("wandb:tester/cifar/x:best", said.append, policy).__enter__()
+
+
 @pytest.mark.parametrize("how", ["hangs", "is down", "refuses the key"])
 def test_a_server_that_does_not_serve_is_told(
     server: WandbServer,
@@ -120,5 +152,7 @@ def test_no_key_is_told(
     wandb.teardown()
     with pytest.raises(UserError, match="there is no W&B key for"):
         target.check()
+    with pytest.raises(UserError, match="wandb:me/cifar/x:best needs a W&B key: "):
+        fetched_model("wandb:me/cifar/x:best", print).__enter__()
     with pytest.raises(UserError, match="--wandb-registry must be"):
         replace(target, registry="a/b").check()

@@ -9,7 +9,10 @@ from tests.tracking.wandb_artifacts import ArtifactStore
 
 
 class RegistryStore(ArtifactStore):
-    """An artifact store that also answers for finished artifacts; `links` holds what was linked where."""
+    """An artifact store that also answers for finished artifacts and gives the first one back.
+
+    `links` holds what was linked where.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -20,22 +23,49 @@ class RegistryStore(ArtifactStore):
             return {"project": {"artifact": None}}
         if "query ArtifactByID" in query:
             return {"artifact": self._fragment(variables["id"])}
+        if "query GetDefaultEntity" in query:
+            return {"viewer": {"id": "v", "entity": "tester"}}
+        if "query ArtifactMembershipByName" in query:
+            return {"project": self._named(variables)}
+        if "query FetchArtifactManifest" in query:
+            return {"artifact": {"currentManifest": {"file": {"directUrl": f"{server_url}/manifest/0"}}}}
+        if "query GetArtifactMembershipFileUrls" in query:
+            nodes = [
+                {"__typename": "File", "name": name, "directUrl": f"{server_url}/artifact/0/{name}"}
+                for name in self.artifacts[0].files
+            ]
+            page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+            files = {"pageInfo": page, "edges": [{"node": node} for node in nodes]}
+            collection = {"__typename": "ArtifactSequence", "artifactMembership": {"files": files}}
+            return {"project": {"artifactCollection": collection}}
         if "mutation LinkArtifact" in query:
             self.links.append(variables["input"])
-            membership = {
-                "__typename": "ArtifactCollectionMembership",
-                "id": "bWVtYmVy",
-                "versionIndex": 0,
-                "createdAt": "2026-01-01T00:00:00",
-                "aliases": [],
-                "artifactCollection": self._collection("ArtifactPortfolio", variables["input"]["projectName"]),
-                "artifact": self._fragment(variables["input"]["artifactID"]),
-            }
+            place = self._collection("ArtifactPortfolio", variables["input"]["projectName"])
+            membership = self._membership(place, variables["input"]["artifactID"])
             return {"result": {"versionIndex": 0, "artifactMembership": membership}}
         if "FetchOrgInfoFromEntity" in query:
             organization = {"name": "org", "orgEntity": {"name": "org-entity"}}
             return {"entity": {"organization": organization, "user": None}}
         return super().graphql(query, variables, server_url)
+
+    def _named(self, variables: dict[str, Any]) -> dict[str, Any]:
+        name, _, alias = variables["name"].partition(":")
+        artifact = self.artifacts[0]
+        if name != artifact.name or alias not in ("v0", *artifact.aliases):
+            return {"artifactCollectionMembership": None}
+        place = self._collection("ArtifactSequence", variables["project"])
+        return {"artifactCollectionMembership": self._membership(place, "YXJ0aWZhY3Q6MA==")}
+
+    def _membership(self, collection: dict[str, Any], artifact_id: str) -> dict[str, Any]:
+        return {
+            "__typename": "ArtifactCollectionMembership",
+            "id": "bWVtYmVy",
+            "versionIndex": 0,
+            "createdAt": "2026-01-01T00:00:00",
+            "aliases": [],
+            "artifactCollection": collection,
+            "artifact": self._fragment(artifact_id),
+        }
 
     def _fragment(self, identifier: str) -> dict[str, Any]:
         artifact = self.artifacts[-1]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from tune_cifar.publish.best_model import model_file_name, write_model
-from tune_cifar.report.predictions import predict_with_best
+from tune_cifar.report.finish import write_results
+from tune_cifar.report.mistakes import load_mistakes
+from tune_cifar.report.predictions import PREDICTIONS_FILE, predict_with_best
 from tune_cifar.report.tables import BestModel
+from tune_cifar.results import TrialRecord
+from tune_cifar.sweep.schema import Metric
 from tune_cifar.trial.batches import DeviceImages
 from tune_cifar.trial.checkpoint import WEIGHTS_FILE, save_weights
 from tune_cifar.trial.config import TrialConfig
@@ -34,22 +38,22 @@ def network(data: ImageDataset) -> torch.nn.Module:
 
 @pytest.fixture
 def best(tmp_path: Path, data: ImageDataset, network: torch.nn.Module) -> BestModel:
+    """What the end of a search makes of its best trial."""
     save_weights(network.state_dict(), tmp_path / WEIGHTS_FILE)
-    path = write_model(
-        tmp_path / "best",
-        tmp_path / WEIGHTS_FILE,
-        config=CONFIG,
-        trial_id="t1",
-        epoch=1,
-        metric="val_loss",
-        metric_value=0.5,
-        scores={},
-        class_names=data.class_names,
-        data=data.name,
-        data_fingerprint=data.fingerprint,
-        versions={},
+    row = {"epoch": 1, "val_loss": 0.5, "val_accuracy": 0.5, "epoch_runtime (seconds)": 1.0, "reported_at": 1.0}
+    trial = TrialRecord(1, "t1", CONFIG.as_dict(), "finished", [{**row, "logged": [0.5]}])
+    model = write_results(
+        tmp_path,
+        trials=[trial],
+        best=trial,
+        best_weights=tmp_path / WEIGHTS_FILE,
+        metric=Metric("val_loss"),
+        data=data,
+        interrupted=False,
+        wall_seconds=1.0,
     )
-    return BestModel("t1", 1, CONFIG.as_dict(), 1, 0.5, 0.5, 0.5, 0.5, str(path.relative_to(tmp_path)))
+    assert model is not None
+    return model
 
 
 def rows_of(folder: Path) -> list[dict[str, str]]:
@@ -65,10 +69,26 @@ def test_all_predictions_have_the_accuracy_and_loss_of_the_model(
     assert predictions.rows.tolist() == list(range(len(data.test)))
     device = choose_device()
     loss, accuracy = evaluate_model(network.to(device), DeviceImages.from_split(data.test, device))
+    assert (best.test_loss, best.test_accuracy) == (loss, accuracy)
     assert (predictions.predicted == data.test.labels).mean() == pytest.approx(accuracy)
     of_the_label = predictions.scores[np.arange(len(data.test)), data.test.labels]
     assert -np.log(of_the_label).mean() == pytest.approx(loss, abs=1e-5)
     assert predictions.scores.sum(axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_the_mistakes_of_the_report_are_those_of_all_test_images(
+    tmp_path: Path, data: ImageDataset, best: BestModel
+) -> None:
+    mistakes = load_mistakes(tmp_path / "best")
+    assert mistakes is not None
+    assert mistakes.class_names == data.class_names
+    assert mistakes.num_images == len(data.test)
+    assert mistakes.num_wrong == round((1 - best.test_accuracy) * len(data.test)) > 0
+
+
+def test_a_model_that_was_not_scored_has_no_predictions(tmp_path: Path, data: ImageDataset, best: BestModel) -> None:
+    with pytest.raises(ValueError, match="trial 1 has not been scored on the test images"):
+        predict_with_best(tmp_path, dataclasses.replace(best, test_scores=None), data, 5)
 
 
 def test_the_file_has_a_row_an_image_with_names_and_scores(tmp_path: Path, data: ImageDataset, best: BestModel) -> None:
@@ -94,5 +114,6 @@ def test_zero_images_means_no_table_also_where_there_was_one(
     tmp_path: Path, data: ImageDataset, best: BestModel
 ) -> None:
     predict_with_best(tmp_path, best, data, 3)
+    assert (tmp_path / "best" / PREDICTIONS_FILE).exists()
     assert predict_with_best(tmp_path, best, data, 0) is None
-    assert sorted(path.name for path in (tmp_path / "best").iterdir()) == ["manifest.json", model_file_name(CONFIG)]
+    assert not (tmp_path / "best" / PREDICTIONS_FILE).exists()

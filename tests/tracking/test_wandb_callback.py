@@ -16,6 +16,8 @@ import pytest
 
 from tests.tracking.wandb_helpers import KEY, FakeTrial, epoch_result, read_run, run_files, wait_until
 from tests.tracking.wandb_server import WandbServer
+from tune_cifar.results import TrialRecord
+from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 
 LAST = {"status": "finished", "avg epoch runtime (seconds)": 2.5}
@@ -87,6 +89,16 @@ def test_the_best_follows_the_goal(make_callback: Callable[..., SearchWandbCallb
     callback.log_trial_end(trial)
     callback.on_experiment_end([trial])
     assert read_run(run_files(tmp_path)[0]).summary["best_val_accuracy"] == 0.2
+
+
+def test_a_repeat_has_a_tag_of_its_own(make_callback: Callable[..., SearchWandbCallback], tmp_path: Path) -> None:
+    log = SearchLog("val_loss")
+    log.trials["t"] = TrialRecord(2, "t", {}, repeat_of=1)
+    callback = make_callback(log=log, tags=("cifar",))
+    log_epochs(callback, FakeTrial("t"), 1)
+    callback.log_trial_end(FakeTrial("t"))
+    callback.on_experiment_end([])
+    assert read_run(run_files(tmp_path)[0]).tags == ["cifar", "repeat"]
 
 
 def test_every_way_to_end_is_told_apart(make_callback: Callable[..., SearchWandbCallback], tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,24 @@ def test_what_the_file_leaves_out_is_said(server: WandbServer, tmp_path: Path) -
     config = server.sweeps[sweep.name].config
     assert config["name"] == "my-search"
     assert config["metric"] == {"name": "val_loss", "goal": "minimize"}
+
+
+def test_early_stopping_that_only_we_have_is_not_sent(server: WandbServer, tmp_path: Path) -> None:
+    curve, hyperband = (f"{FILE}early_terminate: {{type: {kind}, min_iter: 2}}\n" for kind in ("curve", "hyperband"))
+    for text, sent in ((curve, None), (hyperband, {"type": "hyperband", "min_iter": 2})):
+        sweep, line = open_sweep(read(tmp_path, text), "cifar", tmp_path)
+        assert sweep is not None, line
+        assert server.sweeps[sweep.name].config.get("early_terminate") == sent
+        (tmp_path / SWEEP_FILE).unlink()
+
+
+def test_the_sweep_says_where_it_is_also_where_flags_moved_it(server: WandbServer, tmp_path: Path) -> None:
+    config = read(tmp_path, f"{FILE}project: of the file\n")
+    sweep, line = open_sweep(replace(config, entity="other"), "moved", tmp_path)
+    assert sweep is not None, line
+    served = server.sweeps[sweep.name]
+    assert (served.config["project"], served.config["entity"]) == ("moved", "other")
+    assert (served.project, served.entity) == ("moved", "other")
 
 
 def test_a_resumed_search_goes_on_with_its_sweep_and_finishes_it_once(server: WandbServer, tmp_path: Path) -> None:

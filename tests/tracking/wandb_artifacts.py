@@ -54,6 +54,14 @@ class ArtifactStore:
             artifact.files[place[3]] = content
         return True
 
+    def get(self, path: str) -> bytes | None:
+        """What was put at `path`, None for another path."""
+        place = re.fullmatch(r"/(artifact|manifest)/(\d+)(?:/(.+))?", path)
+        if place is None:
+            return None
+        artifact = self.artifacts[int(place[2])]
+        return json.dumps(artifact.manifest).encode() if place[1] == "manifest" else artifact.files[place[3]]
+
     def _create(self, variables: dict[str, Any], _url: str) -> dict[str, Any]:
         given = variables["input"]
         self.artifacts.append(

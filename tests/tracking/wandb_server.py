@@ -29,6 +29,8 @@ class ServedRun:
     group: str = ""
     notes: str = ""
     sweep: str = ""
+    project: str = ""
+    entity: str = ""
     tags: list[str] = field(default_factory=list)
     config: dict[str, Any] = field(default_factory=dict)
     summary: dict[str, Any] = field(default_factory=dict)
@@ -140,6 +142,15 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.artifact_store.put(unquote(urlsplit(self.path).path), content)
         self._answer({})
 
+    def do_GET(self) -> None:
+        self.server.answering.wait()
+        with self.server.lock:
+            content = self.server.artifact_store.get(unquote(urlsplit(self.path).path))
+        self.send_response(200 if content is not None else 404)
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        self.wfile.write(content or b"")
+
     def log_message(self, *_: Any) -> None:
         """Nothing on the terminal."""
 
@@ -199,6 +210,8 @@ class _Handler(BaseHTTPRequestHandler):
         run.display_name = variables.get("displayName") or run.display_name
         run.group = variables.get("groupName") or run.group
         run.notes = variables.get("notes") or run.notes
+        run.project = variables.get("project") or run.project
+        run.entity = variables.get("entity") or run.entity
         run.sweep = variables.get("sweep") or run.sweep
         if variables.get("tags") is not None:
             run.tags = variables["tags"]

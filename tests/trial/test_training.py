@@ -128,6 +128,34 @@ def test_a_stopped_run_ends_within_a_step(make_dataset: MakeDataset) -> None:
     assert run.epochs_done == 1
 
 
+def test_progress_tells_epoch_and_share_at_every_step(
+    make_dataset: MakeDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = TrainingRun(TrialConfig(batch_size=16, epochs=2), make_dataset(num_train=64, num_validation=8), CPU)
+    assert (run.progress().epoch, run.progress().share) == (1, 0.0)
+    seen = []
+    step = run.program.step
+
+    def watched_step(num_images: int) -> None:
+        seen.append(run.progress())
+        step(num_images)
+
+    monkeypatch.setattr(run.program, "step", watched_step)
+    list(run.epochs())
+    assert [(progress.epoch, progress.share) for progress in seen] == [
+        (epoch, batch / 4) for epoch in (1, 2) for batch in range(4)
+    ]
+    assert (run.progress().epoch, run.progress().share) == (2, 1.0)
+    assert 0 < seen[-1].images_per_second <= 48 / min(run.epoch_seconds) * 10
+
+
+def test_the_rate_of_an_epochs_last_step_is_in_its_result(make_dataset: MakeDataset) -> None:
+    config = TrialConfig(batch_size=16, epochs=2, lr=0.01, lr_schedule="cosine")
+    first, second = TrainingRun(config, make_dataset(num_train=64, num_validation=8), CPU).epochs()
+    rates = [0.01 * (1 + math.cos(math.pi * step / 8)) / 2 for step in (3, 7)]
+    assert [first.metrics()["lr"], second.metrics()["lr"]] == pytest.approx(rates)
+
+
 def test_rows_come_every_50_batches_with_the_fractional_epoch(make_dataset: MakeDataset) -> None:
     run = TrainingRun(TrialConfig(batch_size=2, epochs=2), make_dataset(num_train=244, num_validation=8), CPU)
     first, second = run.epochs()

@@ -15,16 +15,17 @@ from tune_cifar.publish.flags import add_publish_flags, publishing_from
 from tune_cifar.report.tables import SUMMARY_FILE
 from tune_cifar.settings import load_settings
 from tune_cifar.sweep.load import load_sweep
+from tune_cifar.tracking.wandb_place import in_place
 from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
 
 
 def main(arguments: Sequence[str]) -> int:
     """Check the targets, then publish to each; exit code 1 if one failed."""
     args = _parse(arguments)
-    _, sweep_file = load_settings(args.search)
+    settings, sweep_file = load_settings(args.search)
     if not (args.search / SUMMARY_FILE).is_file():
         raise UserError(f"{args.search} has no {SUMMARY_FILE}: the search has not ended. Publish when it has.")
-    config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
+    config = in_place(load_sweep(sweep_file, check_parameter, EPOCH_METRICS), settings)
     publishing = publishing_from(args, args.search, config)
     return publishing.run(Console(highlight=False), again=args.again, dry_run=args.dry_run)
 

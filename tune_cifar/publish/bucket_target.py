@@ -13,8 +13,8 @@ from typing import Any, TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from tune_cifar.errors import UserError
-from tune_cifar.publish.best_model import MANIFEST_FILE
 from tune_cifar.publish.bundle import Bundle
+from tune_cifar.publish.manifest import MANIFEST_FILE
 from tune_cifar.publish.record import PublishedModel
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 from tune_cifar.publish.target import Receipt, Say
@@ -23,7 +23,7 @@ Outcome = TypeVar("Outcome")
 
 # What a query after the address may say, by pyarrow's names (https://arrow.apache.org/docs/python/filesystems.html).
 _QUERY_KEYS = {"s3": ("endpoint_override", "region", "scheme"), "gs": ("endpoint_override", "scheme")}
-_CHUNK_BYTES = 4 * 2**20
+CHUNK_BYTES = 4 * 2**20
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,18 @@ class BucketTarget:
             }
             raise UserError(f"{self.text}: no key for it was found; {how[self.scheme]}.")
 
-    def uri(self, bundle: Bundle) -> str:
+    def uri(self, name: str) -> str:
         """Where the model's files are, without the query."""
-        return f"{self.scheme}://{self.path}/{bundle.name}"
+        return f"{self.scheme}://{self.path}/{name}"
 
-    def describe(self, bundle: Bundle) -> str:
+    def describe(self, name: str) -> str:
         """The folder of the bucket, and the store if it is not the usual one."""
-        return f"to {self.uri(bundle)}/" + (f" at {self.endpoint}" if self.endpoint else "")
+        return f"to {self.uri(name)}/" + (f" at {self.endpoint}" if self.endpoint else "")
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Put the files, the manifest last: a reader who finds it finds a whole model. Sizes are compared after."""
-        receipt = Receipt(uri=self.uri(bundle), id=bundle.name)
-        store = self._try("connecting", self._open)
+        receipt = Receipt(uri=self.uri(bundle.name), id=bundle.name)
+        store = self._try("connecting", self.open_store)
         place = f"{self.path}/{bundle.name}"
         there = self._try("looking for the model", lambda: _read_manifest(store, place))
         if there is not None and not again:
@@ -95,7 +95,8 @@ class BucketTarget:
         except OSError as error:  # pyarrow's only class for what goes wrong at a store
             raise PublishError(f"{doing} failed: {error}") from error
 
-    def _open(self) -> Any:
+    def open_store(self) -> Any:
+        """The pyarrow filesystem of the store; raises `OSError` where the bucket's region cannot be had."""
         from pyarrow import fs
 
         endpoint = urlsplit(self.endpoint) if self.endpoint else None
@@ -136,7 +137,7 @@ def parse_bucket(text: str, policy: RetryPolicy) -> BucketTarget:
 
 def _put(store: Any, source: Path, target: str) -> None:
     with source.open("rb") as file, store.open_output_stream(target) as stream:
-        while chunk := file.read(_CHUNK_BYTES):
+        while chunk := file.read(CHUNK_BYTES):
             stream.write(chunk)
 
 

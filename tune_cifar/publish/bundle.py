@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
 from tune_cifar.errors import UserError
-from tune_cifar.publish.best_model import MANIFEST_FILE, Manifest, data_licence, file_sha256, read_manifest
+from tune_cifar.publish.best_model import data_licence
 from tune_cifar.publish.card import model_card
+from tune_cifar.publish.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    difference,
+    file_sha256,
+    find_manifest,
+    write_manifest,
+)
 from tune_cifar.trial.checkpoint import load_weights
 
 CARD_FILE = "README.md"
@@ -46,55 +53,48 @@ class Bundle:
 
 
 def check_safetensors() -> None:
-    """Raise `UserError` where the package that writes .safetensors files is missing."""
+    """Raise `UserError` where the package for .safetensors files is missing."""
     if find_spec("safetensors") is None:
-        raise UserError("Publishing a model needs safetensors: pip install 'tune-cifar[publish]'.")
+        raise UserError("A .safetensors file needs the package of that name: pip install 'tune-cifar[publish]'.")
 
 
 def make_bundle(best_folder: Path, staging: Path) -> Bundle:
     """Copy the model of `best_folder` (results/NAME/best) into `staging` and write the other files beside it.
 
-    The files are the same bytes each time, so that publishing twice is noticed. Raises `UserError` when there is
-    no model or its sha256 is not the manifest's; `best_folder` is only read.
+    Files that the manifest lists beside the weights, such as an exported .onnx, are taken along. The files are the
+    same bytes each time, so that publishing twice is noticed. Raises `UserError` when there is no model or a sha256
+    is not the manifest's; `best_folder` is only read.
     """
     check_safetensors()
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    source = _model_file(best_folder)
     staging.mkdir(parents=True, exist_ok=True)
-    weights_file = staging / source.name
-    shutil.copyfile(source, weights_file)
-    shutil.copyfile(best_folder / MANIFEST_FILE, staging / MANIFEST_FILE)
-    # The copy is checked and not the original: it is the copy that will be sent.
-    manifest = read_manifest(weights_file)
-    if manifest is None:
-        raise UserError(f"{best_folder / MANIFEST_FILE} describes another file than {source.name}.")
+    manifest = find_manifest(best_folder)
+    weights_file, *along = (_copy(best_folder / name, manifest, staging) for name in manifest.files)
     manifest = replace(manifest, data_licence=manifest.data_licence or data_licence(manifest.data))
     name = weights_file.stem
     safetensors_file = staging / f"{name}.safetensors"
-    save_file(load_weights(weights_file), safetensors_file, metadata={"format": "pt"})
+    # Not the library's own writing to a file, which tells of a full disk by an error without its number.
+    safetensors_file.write_bytes(save(load_weights(weights_file), metadata={"format": "pt"}))
     card_file = staging / CARD_FILE
     card_file.write_text(model_card(manifest, name))
-    others = {file.name: file_sha256(file) for file in (safetensors_file, card_file)}
-    manifest = replace(manifest, other_files=others)
-    manifest_file = staging / MANIFEST_FILE
-    manifest_file.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-    paths = (weights_file, safetensors_file, card_file, manifest_file)
+    others = (safetensors_file, card_file, *along)
+    manifest = replace(manifest, other_files={file.name: file_sha256(file) for file in others})
+    paths = (weights_file, *others, write_manifest(manifest, staging))
     return Bundle(name, manifest, tuple(_bundle_file(path) for path in paths))
 
 
-def _model_file(best_folder: Path) -> Path:
-    manifest_file = best_folder / MANIFEST_FILE
-    if not manifest_file.is_file():
-        raise UserError(f"There is no model to publish in {best_folder}: no trial of that search has finished.")
+def _copy(source: Path, manifest: Manifest, staging: Path) -> Path:
+    """Copy a file of the model; the copy is checked and not the original, since it is the copy that will be sent."""
+    copy = staging / source.name
     try:
-        name = str(json.loads(manifest_file.read_text())["file"])
-    except (ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{manifest_file} is not a manifest of this project ({error}).") from None
-    model_file = best_folder / name
-    if Path(name).name != name or not model_file.is_file():
-        raise UserError(f"{manifest_file} names {name}, which is not in {best_folder}.")
-    return model_file
+        shutil.copyfile(source, copy)
+    except FileNotFoundError:
+        raise UserError(f"{source.parent / MANIFEST_FILE} lists {source.name}, which is not there.") from None
+    problem = difference(copy, manifest, source.name)
+    if problem:
+        raise UserError(f"{source} is not the file that {MANIFEST_FILE} beside it describes: {problem}.")
+    return copy
 
 
 def _bundle_file(path: Path) -> BundleFile:

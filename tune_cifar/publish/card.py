@@ -6,7 +6,7 @@ import json
 
 import yaml
 
-from tune_cifar.publish.best_model import Manifest
+from tune_cifar.publish.manifest import Manifest
 from tune_cifar.trial.config import torchvision_builder_name
 
 # The Hub's names of data sets, where a data set is there (https://huggingface.co/datasets/uoft-cs/cifar10).
@@ -49,7 +49,7 @@ network.eval()
 
 Images are 32x32 pixels, RGB, with values from 0 to 1, less {manifest.pixel_mean:g}, divided by \
 {manifest.pixel_std:g}. The file `{name}.safetensors` holds the same weights: `safetensors.torch.load_file`. \
-`manifest.json` has the sha256 of every file.
+{_onnx(manifest, name)}`manifest.json` has the sha256 of every file.
 
 ## Training
 
@@ -61,6 +61,15 @@ Data: {manifest.data} (fingerprint `{manifest.data_fingerprint}`). Licence of th
 
 Versions: {versions}.
 """
+
+
+def _onnx(manifest: Manifest, name: str) -> str:
+    if f"{name}.onnx" not in manifest.other_files:
+        return ""
+    return (
+        f"`{name}.onnx` is for onnxruntime: its input `images` takes float32 [n, 3, 32, 32], RGB, values from 0 "
+        "to 1 (it normalises them itself); its output `logits` is float32 [n, classes]. "
+    )
 
 
 def _metadata(manifest: Manifest, name: str) -> dict[str, object]:

@@ -26,7 +26,7 @@ def write_deployment(folder: Path, bundle: Bundle, bucket: BucketTarget) -> Path
         "type": "s3",
         "name": "best",
         "path": f"{_MOUNT}/",
-        "url": f"{bucket.uri(bundle)}/",
+        "url": f"{bucket.uri(bundle.name)}/",
         "accessKeyId": "secret:AWS_ACCESS_KEY_ID",
         "secretAccessKey": "secret:AWS_SECRET_ACCESS_KEY",
     }

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tune_cifar.errors import UserError
-from tune_cifar.publish.best_model import file_sha256
 from tune_cifar.publish.bundle import Bundle
+from tune_cifar.publish.manifest import file_sha256
 from tune_cifar.publish.record import PublishedModel
 from tune_cifar.publish.retry import PublishError
 from tune_cifar.publish.target import Receipt, Say
@@ -17,7 +17,7 @@ from tune_cifar.publish.target import Receipt, Say
 
 @dataclass(frozen=True)
 class FolderTarget:
-    """`FOLDER`: the model becomes FOLDER/<name>/ with its four files."""
+    """`FOLDER`: the model becomes FOLDER/<name>/ with its files."""
 
     text: str
     folder: Path
@@ -30,9 +30,9 @@ class FolderTarget:
         if not os.access(nearest, os.W_OK):
             raise UserError(f"{self.text}: {nearest} cannot be written.")
 
-    def describe(self, bundle: Bundle) -> str:
+    def describe(self, name: str) -> str:
         """The folder that would be made."""
-        return f"to {self.folder / bundle.name}/"
+        return f"to {self.folder / name}/"
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Copy under a temporary name, compare the checksums and rename."""

@@ -6,7 +6,6 @@ gradient 2.99.4 wants PyYAML 5.3.1 and attrs 18, and replaces `distutils` in the
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from filelock import FileLock
 from tune_cifar.errors import UserError
 from tune_cifar.publish.retry import PublishError
 from tune_cifar.publish.scrubbing import environment_without_secrets
+from tune_cifar.trial.data.source import default_cache_folder
 
 REQUIREMENTS_FILE = Path(__file__).with_name("gradient-requirements.txt")
 _PYTHON_VERSION = (3, 11)  # the newest that PyYAML 5.3.1 and the SDK were tried on together
@@ -39,7 +39,7 @@ def gradient_python() -> Path:
     processes that ask at once, one makes it. Raises `PublishError` when it cannot be made.
     """
     pins = hashlib.sha256(REQUIREMENTS_FILE.read_bytes()).hexdigest()[:12]
-    cache_folder = Path(os.environ.get("TUNE_CIFAR_CACHE") or "~/.cache/tune_cifar").expanduser()
+    cache_folder = default_cache_folder()
     folder = cache_folder / f"gradient-sdk-{pins}"
     python = folder / "bin" / "python"
     ready = folder / "ready"

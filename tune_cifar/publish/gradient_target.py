@@ -46,9 +46,9 @@ class GradientTarget:
             raise UserError(f"{self.text}: give the project by --gradient-project or GRADIENT_PROJECT_ID.")
         find_uv()
 
-    def describe(self, bundle: Bundle) -> str:
+    def describe(self, name: str) -> str:
         """The one file of the tutorial, the project and the host."""
-        return f"{bundle.weights.name} as model {bundle.name} to project {self.project_id} at {self.host}"
+        return f"{name}.pth as model {name} to project {self.project_id} at {self.host}"
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Upload the weights, read them back, and give up with what is alive where the API is gone."""

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any, TypeVar
 
 from tune_cifar.errors import UserError
@@ -45,26 +46,31 @@ class HuggingFaceTarget:
 
     def check(self) -> None:
         """The client and a key must be there."""
-        if find_spec("huggingface_hub") is None:
-            raise UserError(f"{self.text} needs huggingface_hub: pip install 'tune-cifar[publish]'.")
+        self.check_client()
         from huggingface_hub import get_token
 
         if not get_token():
             raise UserError(f"{self.text}: no key for the Hugging Face Hub; run `hf auth login` or set HF_TOKEN.")
 
-    def describe(self, bundle: Bundle) -> str:
+    def check_client(self) -> None:
+        """The client must be there."""
+        if find_spec("huggingface_hub") is None:
+            raise UserError(f"{self.text} needs huggingface_hub: pip install 'tune-cifar[publish]'.")
+
+    def describe(self, name: str) -> str:
         """The repository."""
         return f"one commit to {self.endpoint}/{self.repository}, made private if it is new"
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Make the repository if needed and commit: all files appear at once. The Hub makes no empty commit."""
         # The client sets no time limit of its own on most of its requests.
-        return within_seconds(self.policy.total_seconds, self.endpoint, lambda: self._publish(bundle, say))
+        after = "; what was asked may still be done there"
+        return within_seconds(self.policy.total_seconds, self.endpoint, lambda: self._publish(bundle, say), after=after)
 
     def _publish(self, bundle: Bundle, say: Say) -> Receipt:
-        from huggingface_hub import CommitOperationAdd, HfApi, get_token
+        from huggingface_hub import CommitOperationAdd
 
-        api = HfApi(endpoint=self.endpoint, token=get_token())
+        api = self._api()
         self._try(lambda: api.create_repo(self.repository, private=True, exist_ok=True), say)
         head = self._try(lambda: api.model_info(self.repository).sha, say)
 
@@ -76,6 +82,34 @@ class HuggingFaceTarget:
         done = self._try(commit, say)
         self._try(lambda: self._verify(api, bundle), say)
         return Receipt(uri=f"{self.endpoint}/{self.repository}", id=str(done.oid), existed=done.oid == head)
+
+    def newest_commit(self, say: Say) -> str:
+        """The hash of the main branch's last commit."""
+        return str(self._try(lambda: self._api().model_info(self.repository).sha, say))
+
+    def download(self, name: str, commit: str, target: Path, say: Say) -> None:
+        """Bring the file `name` as of `commit`; raises `FileNotFoundError` where there is none."""
+        from huggingface_hub.errors import RemoteEntryNotFoundError
+        from huggingface_hub.utils.tqdm import disable_progress_bars
+
+        disable_progress_bars()
+
+        def get() -> str | None:
+            try:
+                folder = target.parent / ".hub"  # the client writes notes of its own beside the file
+                return str(self._api().hf_hub_download(self.repository, name, revision=commit, local_dir=folder))
+            except RemoteEntryNotFoundError:
+                return None
+
+        path = self._try(get, say)
+        if path is None:
+            raise FileNotFoundError(name)
+        Path(path).replace(target)
+
+    def _api(self) -> Any:
+        from huggingface_hub import HfApi, get_token
+
+        return HfApi(endpoint=self.endpoint, token=get_token())
 
     def _verify(self, api: Any, bundle: Bundle) -> None:
         names = [file.name for file in bundle.files]
@@ -125,5 +159,5 @@ def _status_error(error: Any, repository: str) -> PublishError:
     if status in BUSY_STATUSES:
         return TransientError(text, parse_retry_after(error.response.headers.get("Retry-After")))
     if status in (401, 403):
-        return PublishError(f"{text}; the key needs to be one that may write there")
+        return PublishError(f"{text}; a key is needed that may do this there")
     return PublishError(text)

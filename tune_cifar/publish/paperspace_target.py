@@ -52,9 +52,9 @@ class PaperspaceTarget:
             raise UserError(f"PAPERSPACE_API_URL must start with https://, got {self.url!r}.")
         self.bucket.check()
 
-    def describe(self, bundle: Bundle) -> str:
+    def describe(self, name: str) -> str:
         """The bucket and the record."""
-        return f"{self.bucket.describe(bundle)}; then a model record {bundle.name} at {self.url}, and a deployment spec"
+        return f"{self.bucket.describe(name)}; then a model record {name} at {self.url}, and a deployment spec"
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Put the bytes, register them, write the deployment spec."""

@@ -12,11 +12,19 @@ from rich.console import Console
 
 from tune_cifar.errors import UserError
 from tune_cifar.publish.bundle import Bundle, make_bundle
-from tune_cifar.publish.record import PublishedModel, add_published, now_utc, read_published, repeat_in_summary
+from tune_cifar.publish.record import (
+    PUBLISHED_FILE,
+    PublishedModel,
+    add_published,
+    now_utc,
+    read_published,
+    repeat_in_summary,
+)
 from tune_cifar.publish.retry import PublishError
 from tune_cifar.publish.scrubbing import scrub
 from tune_cifar.publish.target import PublishOptions, Receipt, Target
 from tune_cifar.report.finish import BEST_FOLDER
+from tune_cifar.report.tables import REPORT_FILE
 
 EXIT_PUBLISH_FAILED = 1
 _MEGABYTE = 1e6
@@ -37,14 +45,19 @@ class Publishing:
         folder = self.options.search
         failed = []
         with tempfile.TemporaryDirectory(prefix="tune-cifar-publish-") as staging:
-            bundle = make_bundle(folder / BEST_FOLDER, Path(staging))
+            try:
+                bundle = make_bundle(folder / BEST_FOLDER, Path(staging))
+                if not dry_run:
+                    repeat_in_summary(folder)  # a resumed search wrote its summary anew
+            except OSError as error:
+                # A disk is full, or the results cannot be read or written.
+                place = error.filename2 or error.filename or staging  # of a copy, where it was to go
+                raise UserError(f"Nothing was published: {place}: {error.strerror or error}.") from error
             megabytes = bundle.size_bytes / _MEGABYTE
             files = f"{bundle.name}: {len(bundle.files)} files, {megabytes:.1f} MB"
             console.print(f"publish  {files}, sha256 {bundle.weights.sha256}", soft_wrap=True, markup=False)
             if dry_run:
                 return self._show(bundle, console)
-            # A resumed search wrote its summary anew.
-            repeat_in_summary(folder)
             for target in self.targets:
                 try:
                     receipt = self._publish_to(target, bundle, console, again=again)
@@ -54,9 +67,19 @@ class Publishing:
                 else:
                     how = "is there already" if receipt.existed else "is there"
                     console.print(f"done     {target.text}: {how}: {receipt.uri}", soft_wrap=True, markup=False)
+        if (folder / REPORT_FILE).is_file():
+            from tune_cifar.report.report import try_report
+
+            console.print(try_report(folder), soft_wrap=True, markup=False)  # it says where the model is
         if failed:
             console.print(f"again    {self.command(failed, again=again)}", soft_wrap=True, markup=False)
         return EXIT_PUBLISH_FAILED if failed else 0
+
+    def preview(self, console: Console) -> None:
+        """Say what a search would send where when it has ended; its best model is not known yet."""
+        what = "the best model as .pth and .safetensors, a model card and manifest.json"
+        console.print(f"publish  at the end {what}", soft_wrap=True, markup=False)
+        self._print_targets("<model>-epchs-<n>-bs-<n>-lr-<x>", console)
 
     def put_off(self, console: Console) -> None:
         """Say that a search which was stopped is not published, and how it can be."""
@@ -94,14 +117,21 @@ class Publishing:
             raise PublishError(f"{type(error).__name__}: {error}") from error
         model = PublishedModel(target.text, bundle.name, receipt.uri, sha256, now_utc(), receipt.id)
         if not (receipt.existed and any(entry.id == receipt.id for entry in earlier)):
-            add_published(folder, model)
+            try:
+                add_published(folder, model)
+            except OSError as error:
+                written = f"{folder / PUBLISHED_FILE} could not be written: {error.strerror or error}"
+                raise PublishError(f"the model is there, {receipt.uri}, but {written}") from error
         return receipt
 
     def _show(self, bundle: Bundle, console: Console) -> int:
         for file in bundle.files:
             console.print(f"         {file.name}  {file.size_bytes / _MEGABYTE:.2f} MB", soft_wrap=True, markup=False)
-        for target in self.targets:
-            line = f"would    {scrub(target.text)}: {target.describe(bundle)}"
-            console.print(line, soft_wrap=True, markup=False)
+        self._print_targets(bundle.name, console)
         console.print("Nothing was sent: --dry-run.")
         return 0
+
+    def _print_targets(self, name: str, console: Console) -> None:
+        for target in self.targets:
+            line = f"would    {scrub(target.text)}: {target.describe(name)}"
+            console.print(line, soft_wrap=True, markup=False)

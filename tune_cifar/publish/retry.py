@@ -82,8 +82,11 @@ def parse_retry_after(value: str | None) -> float | None:
         return None
 
 
-def within_seconds(limit_seconds: float, what: str, action: Callable[[], Outcome]) -> Outcome:
-    """Run `action` in a thread and give it up after `limit_seconds`, for clients without a time limit of their own."""
+def within_seconds(limit_seconds: float, what: str, action: Callable[[], Outcome], *, after: str = "") -> Outcome:
+    """Run `action` in a thread and give it up after `limit_seconds`, for clients without a time limit of their own.
+
+    `after` is added to what is told then.
+    """
     outcomes: list[Outcome] = []
     errors: list[BaseException] = []
 
@@ -100,5 +103,5 @@ def within_seconds(limit_seconds: float, what: str, action: Callable[[], Outcome
     if errors:
         raise errors[0]
     if not outcomes:
-        raise PublishError(f"{what} did not answer within {limit_seconds:g} s; what was asked may still be done there")
+        raise PublishError(f"{what} did not answer within {limit_seconds:g} s{after}")
     return outcomes[0]

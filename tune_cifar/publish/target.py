@@ -46,8 +46,8 @@ class Target(Protocol):
     def check(self) -> None:
         """Raise `UserError` for what can be told to be wrong on this machine, such as a missing key."""
 
-    def describe(self, bundle: Bundle) -> str:
-        """In one line what would be sent where, for --dry-run."""
+    def describe(self, name: str) -> str:
+        """In one line where the model called `name` would go, for --dry-run."""
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Send the model unless it is there (or `again`); `recorded` is its entry in published.json.

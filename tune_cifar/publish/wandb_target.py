@@ -36,11 +36,11 @@ class WandbTarget:
             raise UserError(f"--wandb-registry must be the name of a registry, got {self.registry!r}.")
         choose_mode("online")
 
-    def describe(self, bundle: Bundle) -> str:
+    def describe(self, name: str) -> str:
         """The artifact, its aliases and the registry."""
         registry = f", linked to registry {self.registry}" if self.registry else ""
         place = f"{self.entity}/{self.project}" if self.entity else self.project
-        return f"artifact {bundle.name} of type model in {place}, aliases best and {self.search.name}{registry}"
+        return f"artifact {name} of type model in {place}, aliases best and {self.search.name}{registry}"
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Log the artifact and wait until W&B has it; the server makes no second version of the same bytes."""

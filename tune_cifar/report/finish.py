@@ -6,10 +6,13 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from rich.console import Console
 
 from tune_cifar.finalists import Finalist, describe_finalist
 from tune_cifar.publish.best_model import write_model
+from tune_cifar.report.mistakes import find_mistakes, save_mistakes
+from tune_cifar.report.predictions import select_predictions
 from tune_cifar.report.tables import BestModel, write_summary, write_trials
 from tune_cifar.results import TrialRecord, count_by_status, show_score
 from tune_cifar.settings import SearchSettings
@@ -21,6 +24,7 @@ from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import choose_device
 from tune_cifar.trial.evaluation import evaluate_model
 from tune_cifar.trial.model import build_model
+from tune_cifar.trials_file import save_trials
 from tune_cifar.versions import installed_versions
 
 BEST_FOLDER = "best"
@@ -39,11 +43,12 @@ def write_results(
     finalists: Sequence[Finalist] = (),
     winner: Finalist | None = None,
 ) -> BestModel | None:
-    """Write trials.csv, best/ and summary.json of a search into `folder`; returns the best model if there is one.
+    """Write trials.json, trials.csv, best/ and summary.json of a search into `folder`; returns the best model, if any.
 
     The test images are read here and in `evaluate` only. An interrupted search gets the same files,
     with what has finished, and summary.json says that it is not complete.
     """
+    save_trials(folder, trials, "interrupted" if interrupted else "complete")
     write_trials(folder, trials, metric)
     model = _export(folder, best, best_weights, metric, data) if best and best_weights else None
     write_summary(
@@ -89,14 +94,17 @@ def _export(folder: Path, best: TrialRecord, weights: Path, metric: Metric, data
     device = choose_device()
     network = build_model(config.model, num_classes=len(data.class_names), stem=config.stem, seed=config.seed)
     network.load_state_dict(load_weights(weights))
-    test_loss, test_accuracy = evaluate_model(network.to(device), DeviceImages.from_split(data.test, device))
+    outputs: list[torch.Tensor] = []
+    test_images = DeviceImages.from_split(data.test, device)
+    test_loss, test_accuracy = evaluate_model(network.to(device), test_images, outputs)
+    test_scores = torch.cat(outputs).softmax(dim=1).cpu().numpy()
     epoch = best.best_epoch(metric) or {}
     scores = {name: float(epoch[name]) for name in ("val_loss", "val_accuracy")}
     scores |= {"test_loss": test_loss, "test_accuracy": test_accuracy}
     best_folder = folder / BEST_FOLDER
     if best_folder.is_dir():
         # A resumed search may find a better model than the one it had exported when it was interrupted.
-        for old in best_folder.glob("*.pth"):
+        for old in (*best_folder.glob("*.pth"), *best_folder.glob("*.onnx")):
             old.unlink()
     path = write_model(
         best_folder,
@@ -112,20 +120,27 @@ def _export(folder: Path, best: TrialRecord, weights: Path, metric: Metric, data
         data_fingerprint=data.fingerprint,
         versions=installed_versions(),
     )
+    save_mistakes(best_folder, find_mistakes(select_predictions(data, test_scores, "all")))
     return BestModel(
         trial_id=best.trial_id,
         number=best.number,
         config=best.config,
         epoch=int(epoch["epoch"]),
         model=str(path.relative_to(folder)),
+        test_scores=test_scores,
         **scores,
     )
 
 
 def print_results(
-    folder: Path, trials: Sequence[TrialRecord], model: BestModel | None, settings: SearchSettings, console: Console
+    folder: Path,
+    trials: Sequence[TrialRecord],
+    model: BestModel | None,
+    settings: SearchSettings,
+    lessons: Sequence[str],
+    console: Console,
 ) -> None:
-    """Print what was found and the next commands to type."""
+    """Print what was found, what it teaches, and the next commands to type."""
     counts = ", ".join(f"{number} {status}" for status, number in count_by_status(trials).items())
     console.print(f"\ntrials   {counts or 'none'}; all of them in {folder / 'trials.csv'}", soft_wrap=True)
     for trial in trials:
@@ -138,15 +153,17 @@ def print_results(
     flags = " ".join(_flag(name, value) for name, value in _unlike_default(config).items())
     data = f"--data {shlex.quote(settings.data)}"
     subset = f" --train-images {settings.train_images}" if settings.train_images else ""
-    lines = {
+    best = {
         "best": f"trial {model.number}, epoch {model.epoch}: {_in_words(config)}",
         "": f"val_loss {show_score(model.val_loss)}, val_accuracy {model.val_accuracy:.4f}, "
         f"test_accuracy {model.test_accuracy:.4f}",
+    }
+    further = {
         "model": str(folder / model.model),
         "next": f"python -m tune_cifar.evaluate {folder / model.model} {data}",
         " ": f"python -m tune_cifar.train {flags} {data}{subset}",
     }
-    for name, text in lines.items():
+    for name, text in [*best.items(), *(("learned", line) for line in lessons), *further.items()]:
         console.print(f"{name:<9}{text}", soft_wrap=True, markup=False)
 
 

@@ -1,4 +1,4 @@
-"""Predicts test images with the best model and writes the scores as a table, for a look at single mistakes."""
+"""Writes what the best model said of test images as a table, for a look at single mistakes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
-from torch import nn
 
-from tune_cifar.publish.best_model import read_manifest
 from tune_cifar.report.tables import BestModel
-from tune_cifar.trial.batches import DeviceImages, ordered_batches
-from tune_cifar.trial.checkpoint import load_weights
 from tune_cifar.trial.data import ImageDataset
-from tune_cifar.trial.device import choose_device
-from tune_cifar.trial.evaluation import EVALUATION_BATCH_SIZE
-from tune_cifar.trial.model import build_model
 
 PREDICTIONS_FILE = "predictions.csv"
 
@@ -47,36 +39,27 @@ class Predictions:
 def predict_with_best(
     folder: Path, model: BestModel, data: ImageDataset, num_images: int | Literal["all"]
 ) -> Predictions | None:
-    """Predict `num_images` test images with the saved model and write best/predictions.csv; None for 0 images.
+    """Write best/predictions.csv with what the best model said of `num_images` test images; None for 0 images.
 
     The images are spread evenly over the test split, so that a split ordered by class shows every class.
     """
-    path = folder / model.model
-    table = path.parent / PREDICTIONS_FILE
+    table = (folder / model.model).parent / PREDICTIONS_FILE
     if num_images == 0:
         table.unlink(missing_ok=True)  # of the same search before it was resumed
         return None
-    manifest = read_manifest(path)
-    if manifest is None:
-        raise RuntimeError(f"no manifest beside {path}, which was written with one")
-    network = build_model(manifest.model, num_classes=len(data.class_names), stem=manifest.stem, seed=0)
-    network.load_state_dict(load_weights(path))
-    count = len(data.test) if num_images == "all" else min(num_images, len(data.test))
-    predictions = predict(network, data, np.arange(count) * len(data.test) // count)
+    if model.test_scores is None:
+        raise ValueError(f"trial {model.number} has not been scored on the test images")
+    predictions = select_predictions(data, model.test_scores, num_images)
     write_predictions(table, predictions)
     return predictions
 
 
-def predict(network: nn.Module, data: ImageDataset, rows: np.ndarray) -> Predictions:
-    """What `network` says of the test images `rows`, int64 [n]."""
-    device = choose_device()
-    network = network.to(device).eval()
-    split = data.test.take(rows)
-    with torch.inference_mode():
-        batches = ordered_batches(DeviceImages.from_split(split, device), EVALUATION_BATCH_SIZE)
-        outputs = [network(images).float().softmax(dim=1).cpu() for images, _ in batches]
-    scores = torch.cat(outputs).numpy()
-    return Predictions(data.class_names, rows, split.images, split.labels, scores.argmax(axis=1), scores)
+def select_predictions(data: ImageDataset, scores: np.ndarray, num_images: int | Literal["all"]) -> Predictions:
+    """`num_images` of all predictions; `scores` float32 [test images, classes] are the probabilities of them all."""
+    count = len(data.test) if num_images == "all" else min(num_images, len(data.test))
+    rows = np.arange(count) * len(data.test) // count
+    split, chosen = data.test.take(rows), scores[rows]
+    return Predictions(data.class_names, rows, split.images, split.labels, chosen.argmax(axis=1), chosen)
 
 
 def write_predictions(path: Path, predictions: Predictions) -> None:

@@ -6,9 +6,11 @@ import csv
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tune_cifar.finalists import Finalist
 from tune_cifar.results import TrialRecord, count_by_status, flatten
@@ -16,11 +18,15 @@ from tune_cifar.sweep.schema import Metric
 
 SUMMARY_FILE = "summary.json"
 TRIALS_FILE = "trials.csv"
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
 class BestModel:
-    """The winning trial: its values at its best epoch, its score on the test images and its file."""
+    """The winning trial: its values at its best epoch, its score on the test images and its file.
+
+    `test_scores` float32 [test images, classes] are the probabilities that it gives; files have them in other forms.
+    """
 
     trial_id: str
     number: int
@@ -31,6 +37,11 @@ class BestModel:
     test_loss: float
     test_accuracy: float
     model: str
+    test_scores: np.ndarray | None = field(default=None, repr=False, compare=False)
+
+    def for_summary(self) -> dict[str, Any]:
+        """All but the test scores, as JSON has it."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "test_scores"}
 
 
 def write_summary(
@@ -56,7 +67,7 @@ def write_summary(
         "metric": metric.name,
         "mode": "min" if metric.goal == "minimize" else "max",
         "complete": not interrupted,
-        "best": asdict(best) if best else None,
+        "best": best.for_summary() if best else None,
         **({"finalists": [_finalist(one, metric, won=one is winner) for one in finalists]} if finalists else {}),
         "trials": count_by_status(trials),
         "epochs_trained": sum(len(trial.epochs) for trial in trials),

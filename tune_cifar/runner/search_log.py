@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,7 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
         """An epoch is done."""
         record = self.record_of(trial)
         row = {name: result[name] for name in EPOCH_COLUMNS if name in result}
-        record.add_epoch({**row, "logged": logged_values(result, self.metric)})
+        record.add_epoch({**row, "reported_at": time.time(), "logged": logged_values(result, self.metric)})
         record.message = result.get("message", "")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:

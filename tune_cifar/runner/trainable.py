@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from ray import tune
 
+from tune_cifar.runner.progress import BoardSender, ProgressThread
 from tune_cifar.runner.reporting import EpochReporter
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
@@ -25,8 +28,18 @@ _workbenches: list[Workbench] = []
 """The one of this process, which Tune uses for one trial after another."""
 
 
-def train_trial(parameters: dict[str, Any], *, data: ImageDataset, metric: str, cpu_threads: int) -> None:
-    """Train one config, reporting each epoch with a checkpoint; goes on from Tune's checkpoint if there is one."""
+def train_trial(
+    parameters: dict[str, Any],
+    *,
+    data: ImageDataset,
+    metric: str,
+    cpu_threads: int,
+    board: BoardSender | None = None,
+) -> None:
+    """Train one config, reporting each epoch with a checkpoint; goes on from Tune's checkpoint if there is one.
+
+    `board` is told how far the running epoch is.
+    """
     os.environ["TUNE_FUNCTION_THREAD_TIMEOUT_S"] = str(_STOP_SECONDS)
     config = TrialConfig.from_parameters(parameters)
     device = choose_device()
@@ -36,10 +49,16 @@ def train_trial(parameters: dict[str, Any], *, data: ImageDataset, metric: str, 
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             run.load(Path(folder))
-    with EpochReporter(run.stop) as reporter:
+    with EpochReporter(run.stop) as reporter, _telling(board, run):
         for result in run.epochs():
             metrics = {**_metrics(result, metric), "notes": tuple(run.notes)}
             reporter.report(metrics, None if result.status == "diverged" else run.snapshot())
+
+
+def _telling(board: BoardSender | None, run: TrainingRun) -> contextlib.AbstractContextManager[object]:
+    if board is None:
+        return contextlib.nullcontext()
+    return ProgressThread(run.progress, partial(board.send, tune.get_context().get_trial_id()))
 
 
 def _workbench(data: ImageDataset, device: torch.device) -> Workbench:

@@ -18,17 +18,20 @@ from tune_cifar.errors import UserError
 from tune_cifar.finalists import Finalist, finalists, repeats_have_ended
 from tune_cifar.results import ENDED, TrialRecord, best_run, best_trial
 from tune_cifar.runner.early_stopping import (
-    CurveScheduler,
-    HyperbandScheduler,
+    EarlyStopping,
+    HyperbandStopping,
+    LagStopping,
     SearchScheduler,
     SearchStopper,
     StopRequested,
 )
+from tune_cifar.runner.progress import BoardSender
 from tune_cifar.runner.repeats import RepeatSearch
 from tune_cifar.runner.resources import TrialSlots
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.runner.searcher import SweepSearch
 from tune_cifar.runner.trainable import train_trial
+from tune_cifar.runner.trials_writer import TrialsWriter
 from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
 from tune_cifar.sweep.schema import CurveStopping, Hyperband, Metric, SweepConfig
@@ -70,11 +73,13 @@ def run_search(
     callbacks: list[tune.Callback],
     stop_requested: StopRequested,
     resume: bool,
+    board: BoardSender | None = None,
 ) -> SearchOutcome:
     """Run all trials of `plan` and keep Tune's state in `folder`; Ctrl-C ends it early, with what finished kept.
 
     `constants` join every trial's config; `log` is filled with the trials; `stop_requested` says after an epoch
     whether a trial was told to stop. With `resume`, Tune takes up its state and only what is left is run.
+    `board` is told how far the running epochs are.
     """
     # What Tune and Optuna print of their own is either in the terminal's table or of no use to a reader:
     # Tune's new output prints boxes even when told to be silent, and an interrupted search is to it an error.
@@ -84,7 +89,9 @@ def run_search(
     metric, repeats = config.metric, log.repeats
     searcher = SweepSearch(space, plan, metric)
     trainable = tune.with_resources(
-        tune.with_parameters(train_trial, data=_without_test(data), metric=metric.name, cpu_threads=slots.cpu_threads),
+        tune.with_parameters(
+            train_trial, data=_without_test(data), metric=metric.name, cpu_threads=slots.cpu_threads, board=board
+        ),
         {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
     )
     tune_config = tune.TuneConfig(
@@ -100,7 +107,7 @@ def run_search(
     run_config = tune.RunConfig(
         name=TUNE_FOLDER,
         storage_path=str(folder.resolve()),
-        callbacks=[log, *callbacks],
+        callbacks=[log, TrialsWriter(log, folder), *callbacks],
         verbose=0,
         # The best epoch and the last one. With a number to keep, Tune also writes its own state after
         # each checkpoint, so that a killed search loses no epoch.
@@ -134,14 +141,14 @@ def run_search(
 
 
 def _scheduler(config: SweepConfig, log: SearchLog, stop_requested: StopRequested) -> TrialScheduler:
-    early_stopping: HyperbandScheduler | CurveScheduler | None = None
+    early_stopping: EarlyStopping | None = None
     if isinstance(config.early_terminate, Hyperband):
-        early_stopping = HyperbandScheduler(
+        early_stopping = HyperbandStopping(
             HyperbandRule(config.early_terminate, config.metric.goal), config.metric, log
         )
     elif isinstance(config.early_terminate, CurveStopping):
-        early_stopping = CurveScheduler(CurveRule(config.early_terminate, config.metric.goal), config.metric, log)
-    return SearchScheduler(SearchStopper(config.metric, log, stop_requested), early_stopping)
+        early_stopping = LagStopping(CurveRule(config.early_terminate, config.metric.goal), config.metric, log)
+    return SearchScheduler(SearchStopper(config.metric, log, stop_requested), early_stopping, log)
 
 
 def _target_ended_it(trials: Sequence[TrialRecord], metric: Metric) -> bool:

@@ -99,6 +99,11 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         self._histories = {trial_id: TrialHistory(**history) for trial_id, history in state["histories"].items()}
 
     @property
+    def has_sweep(self) -> bool:
+        """Whether the runs join a W&B sweep."""
+        return self._target.sweep_id is not None
+
+    @property
     def mode(self) -> Mode:
         """Where runs go now: what was asked for, or less where that did not work."""
         return self._writer.mode
@@ -118,8 +123,12 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
             return
         self._open.add(trial.trial_id)
         if trial.trial_id not in self._trial_runs:
-            name = run_name(self._log.record_of(trial).number, trial.config, self._free_parameters)
-            self._trial_runs[trial.trial_id] = TrialRun(run_id(self._target.search_name, trial.trial_id), name)
+            record = self._log.record_of(trial)
+            self._trial_runs[trial.trial_id] = TrialRun(
+                run_id(self._target.search_name, trial.trial_id),
+                run_name(record.number, trial.config, self._free_parameters),
+                is_repeat=record.repeat_of is not None,
+            )
         history = self._histories.setdefault(trial.trial_id, TrialHistory())
         self._writer.open(trial.trial_id, self._trial_runs[trial.trial_id], trial.config, history.rows)
 

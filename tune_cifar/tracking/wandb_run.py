@@ -13,6 +13,7 @@ import wandb
 from tune_cifar.errors import UserError
 from tune_cifar.tracking.trial_history import Row
 from tune_cifar.tracking.wandb_mode import Mode
+from tune_cifar.tracking.wandb_place import check_project
 
 # W&B refuses names over 128 characters (https://github.com/NVIDIA-NeMo/Skills/issues/842) and tags over 64
 # (https://github.com/wandb/wandb/issues/4208), the latter only when an offline run is uploaded. It states no
@@ -38,8 +39,7 @@ class RunTarget:
     finish_seconds: float
 
     def __post_init__(self) -> None:
-        if not self.project or len(self.project) > 128 or re.search(r"[/\\#?%:]", self.project):
-            raise UserError(f"The W&B project must be 1 to 128 characters without / \\ # ? % :, got {self.project!r}.")
+        check_project(self.project)
         for tag in self.tags:
             if not 1 <= len(tag) <= MAX_TAG_CHARACTERS:
                 raise UserError(f"A W&B tag must be 1 to {MAX_TAG_CHARACTERS} characters, got {tag!r}.")
@@ -71,12 +71,13 @@ def run_name(trial_number: int, config: Mapping[str, Any], free_parameters: Sequ
 class TrialRun:
     """The W&B run of one trial: its id within the project, its name, whether a server has rows of it.
 
-    `summary` is what its summary ended with, known once it has ended.
+    `is_repeat` gives it a tag. `summary` is what its summary ended with, known once it has ended.
     """
 
     run_id: str
     name: str = ""
     sent: bool = False
+    is_repeat: bool = False
     summary: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,7 +109,9 @@ def open_run(
     unsent_folders = [folder for folder in earlier_folders if folder in unsent_runs(target.folder)]
     on_server = trial_run.sent or len(unsent_folders) < len(earlier_folders)
     run = wandb.init(
-        **_identity(target, mode, trial_run, config), tags=target.tags, settings=_settings(target, stop_fn=stop)
+        **_identity(target, mode, trial_run, config),
+        tags=_tags(target, trial_run),
+        settings=_settings(target, stop_fn=stop),
     )
     if mode == "online":
         first_missing_step = run.starting_step if run.resumed else 0
@@ -141,7 +144,7 @@ def amend_run(
         tags = run.tags or ()
     else:
         run = wandb.init(**_identity(target, mode, trial_run, config), settings=_settings(target))
-        tags = target.tags
+        tags = _tags(target, trial_run)
     try:
         run.tags = tuple(dict.fromkeys([*tags, amendment.tag]))
         run.summary.update({**trial_run.summary, **amendment.summary})
@@ -162,6 +165,10 @@ def close_run(run: wandb.Run, exit_code: int, summary: Mapping[str, Any]) -> Non
     if summary["status"] == "diverged":
         run.tags = (*(run.tags or ()), "diverged")
     run.finish(exit_code=exit_code)
+
+
+def _tags(target: RunTarget, trial_run: TrialRun) -> tuple[str, ...]:
+    return (*target.tags, *(["repeat"] if trial_run.is_repeat else []))
 
 
 def _identity(target: RunTarget, mode: Mode, trial_run: TrialRun, config: Mapping[str, Any]) -> dict[str, Any]:

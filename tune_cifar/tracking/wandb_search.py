@@ -13,11 +13,10 @@ from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.tracking.best_run import mark_best_run
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 from tune_cifar.tracking.wandb_mode import Mode, sync_command
+from tune_cifar.tracking.wandb_place import DEFAULT_PROJECT
 from tune_cifar.tracking.wandb_run import MAX_TAG_CHARACTERS, unsent_runs
 from tune_cifar.tracking.wandb_sweep import finish_sweep, open_sweep
 from tune_cifar.trial.data import ImageDataset
-
-DEFAULT_PROJECT = "tune-cifar"
 
 
 def open_tracking(
@@ -28,7 +27,8 @@ def open_tracking(
     sweep, line = open_sweep(config, project, folder) if mode == "online" else (None, None)
     callback = SearchWandbCallback(
         project=project,
-        entity=config.entity,
+        # With the sweep's own, a resume stays there, whatever the environment says by then.
+        entity=config.entity or (sweep.entity if sweep else None),
         group=folder.name,
         folder=folder,
         mode=mode,

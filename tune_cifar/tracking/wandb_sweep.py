@@ -13,7 +13,7 @@ from typing import Any
 import wandb
 import yaml
 
-from tune_cifar.sweep.schema import SweepConfig
+from tune_cifar.sweep.schema import CurveStopping, SweepConfig
 from tune_cifar.tracking.wandb_mode import silence_client
 
 SWEEP_FILE = "wandb-sweep.json"
@@ -64,7 +64,7 @@ def open_sweep(
         sweep = WandbSweep(**json.loads(path.read_text()))
         return sweep, f"the runs join the sweep {sweep.url}"
     variables = {
-        "config": yaml.safe_dump(_as_wandb_has_it(config, folder.name)),
+        "config": yaml.safe_dump(_as_wandb_has_it(config, project, folder.name)),
         "description": config.description,
         "entityName": config.entity,
         "projectName": project,
@@ -101,10 +101,14 @@ def finish_sweep(folder: Path, *, timeout_seconds: int = TIMEOUT_SECONDS) -> str
     return None
 
 
-def _as_wandb_has_it(config: SweepConfig, search_name: str) -> dict[str, Any]:
+def _as_wandb_has_it(config: SweepConfig, project: str, search_name: str) -> dict[str, Any]:
     """The sweep file as W&B's server takes it: with what it requires, and with what is inferred here said."""
     document = {"name": search_name, **config.document}
     document.setdefault("metric", {"name": config.metric.name, "goal": config.metric.goal})
+    # A flag may have taken the place of what the file says.
+    document |= {key: value for key, value in (("project", project), ("entity", config.entity)) if key in document}
+    if isinstance(config.early_terminate, CurveStopping):
+        del document["early_terminate"]  # W&B has no such type, and its server takes none that it does not know
     plain: dict[str, Any] = json.loads(json.dumps(document))
     return plain
 

@@ -29,8 +29,9 @@ class EpochResult:
     """What one epoch brought: losses are means over images, accuracies shares of 1, times in seconds.
 
     `train_log` holds the epoch's rows (step, fractional epoch, train_loss); `step` counts rows over
-    the whole run. A diverged epoch has no validation values and no `lr`. `average_epoch_seconds` comes with the last epoch.
-    `lr` is the learning rate of the last step. `started_at` and `trained_at` are the Unix times of the first step's start and the last step's end.
+    the whole run. A diverged epoch has no validation values and no `lr`, the learning rate of the last
+    step. `average_epoch_seconds` comes with the last epoch. `started_at` and `trained_at` are the Unix times of the
+    first step's start and the last step's end.
     """
 
     epoch: int

@@ -1,0 +1,190 @@
+"""Opens reports in a real browser and does what a reader does with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.action_chains import ActionChains
+
+from tests.report.browser import Reader, open_browser
+from tests.report.searches import SWEEP, add_repeats, make_predictions, make_search, make_trials, publish
+from tune_cifar.report.comparison import make_comparison
+from tune_cifar.report.page import write_page
+from tune_cifar.report.report import write_report
+from tune_cifar.report.search_files import read_search
+
+SCRIPT = "<script>window.wasRun = true</script><img src=x onerror='window.wasRun = true'>"
+PLANTED = f'# {SCRIPT}\ndescription: "{SCRIPT}"\n{SWEEP}'
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    with open_browser(tmp_path_factory.mktemp("profile")) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The report of a complete search of 24 trials and four repeats, two of them failed or diverged."""
+    trials = make_trials()
+    add_repeats(trials)
+    folder = make_search(tmp_path_factory.mktemp("searches") / "resnets", trials)
+    publish(folder)
+    return write_report(folder)
+
+
+def _shown(reader: Reader) -> list[str]:
+    return reader.text_of("#trials tbody tr td:first-child")
+
+
+def test_every_plot_is_drawn_and_the_console_stays_empty(reader: Reader, report: Path) -> None:
+    reader.open(report)
+    for label in ("over time", "val_accuracy", "train_loss"):
+        reader.run(
+            "[...document.querySelectorAll('.tabs button')].find((one) => one.textContent === arguments[0]).click()",
+            label,
+        )
+    assert reader.run("return [...document.querySelectorAll('.plot')].every((plot) => plot._fullLayout)")
+    assert reader.run("return document.querySelectorAll('.plot').length") == 9
+    assert reader.text_of("#no-webgl") == []
+    assert reader.complaints() == []
+
+
+def test_a_curve_tells_its_trial_under_the_mouse(reader: Reader, report: Path) -> None:
+    reader.open(report)
+    reader.run("document.getElementById('curves-0').scrollIntoView({block: 'center'})")
+    x, y, width, height, number, value = reader.run(
+        """const plot = document.getElementById('curves-0');
+        const {xaxis, yaxis} = plot._fullLayout;
+        const line = plot.data.find((trace) => trace.name === 'stopped' && trace.mode === 'lines');
+        const top = line.y.indexOf(Math.max(...line.y));
+        const place = [xaxis.d2p(line.x[top]), yaxis.d2p(line.y[top]), xaxis._length, yaxis._length];
+        return [...place, parseInt(line.customdata[top]), line.y[top]];"""
+    )
+    area = reader.find("#curves-0 .nsewdrag")
+    offset = (round(x - width / 2), round(y - height / 2))
+    ActionChains(reader.driver).move_to_element_with_offset(area, *offset).perform()
+    reader.wait("return document.querySelector('#curves-0 .hoverlayer').textContent")
+    told = reader.find("#curves-0 .hoverlayer").get_attribute("textContent")
+    assert told.startswith(f"trial {number} (stopped)model ResNet")
+    assert told.endswith(f"epoch 1: val_loss {value}")
+
+
+def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(reader: Reader, report: Path) -> None:
+    reader.open(report)
+    assert _shown(reader) == [str(number) for number in range(1, 29)]
+    cells = (
+        "return [...document.querySelectorAll('#trials tbody tr')].map((row) => row.cells[arguments[0]].textContent)"
+    )
+    headings = [
+        text.strip()
+        for text in reader.run("return [...document.querySelectorAll('#trials th')].map((head) => head.textContent)")
+    ]
+    for heading in ("val_loss", "lr"):
+        place = headings.index(heading)
+        button = reader.find(f"#trials th:nth-child({place + 1}) button")
+        button.click()
+        values = [float(text) for text in reader.run(cells, place)]
+        assert values == sorted(values)
+        button.click()
+        assert [float(text) for text in reader.run(cells, place)] == sorted(values, reverse=True)
+    reader.find(f"#trials th:nth-child({headings.index('model') + 1}) button").click()
+    models = reader.run(cells, headings.index("model"))
+    assert models == sorted(models)
+    assert reader.run("return document.querySelectorAll('#trials th[aria-sort]').length") == 1
+
+
+def test_words_and_status_filter_the_table(reader: Reader, report: Path) -> None:
+    reader.open(report)
+    reader.find("#filter").send_keys("flip_crop resnet34")
+    rows = reader.text_of("#trials tbody tr")
+    assert 0 < len(rows) < 28
+    assert all("flip_crop" in row and "ResNet34" in row for row in rows)
+    assert reader.find("#shown").text == f"{len(rows)} of 28 shown"
+    reader.find("#filter").clear()
+    reader.run("document.getElementById('filter').dispatchEvent(new Event('input'))")
+    reader.find("#status option:nth-child(4)").click()
+    assert _shown(reader) == ["10"]
+    assert "diverged: val_loss is nan" in reader.find("#trials tbody tr[data-status=diverged]").text
+
+
+def test_a_brush_on_an_axis_filters_the_table_also_after_a_change_of_colours(reader: Reader, report: Path) -> None:
+    reader.open(report)
+    reader.run("document.getElementById('parallel').scrollIntoView({block: 'center'})")
+    axis = reader.driver.find_elements("css selector", "#parallel .axis-brush .background")[-1]
+    height = axis.rect["height"]
+    mouse = ActionChains(reader.driver).move_to_element_with_offset(axis, 0, round(0.2 * height)).click_and_hold()
+    for _ in range(3):
+        mouse = mouse.move_by_offset(0, round(0.1 * height)).pause(0.05)
+    mouse.release().perform()
+    reader.wait("return document.getElementById('shown').textContent.includes('brushed')")
+    low, high = reader.run("return document.getElementById('parallel').data[0].dimensions.at(-1).constraintrange")
+    trials = json.loads((report.parent / "trials.json").read_text())["trials"]
+    best = {
+        trial["number"]: min(epoch["val_loss"] for epoch in trial["epochs"])
+        for trial in trials
+        if trial["status"] in ("finished", "stopped") and trial["repeat_of"] is None
+    }
+    wanted = [str(number) for number, value in best.items() if low <= value <= high]
+    assert 1 < len(wanted) < len(best)
+    assert _shown(reader) == wanted
+    reader.prefer("dark")
+    reader.wait("return document.getElementById('parallel').layout.font.color === '#e6edf3'")
+    assert _shown(reader) == wanted
+    kept = reader.run("return document.getElementById('parallel').data[0].dimensions.at(-1).constraintrange")
+    assert kept == pytest.approx([low, high])
+
+
+@pytest.mark.parametrize(("scheme", "page", "line"), [("light", [245, 247, 250], 0), ("dark", [13, 17, 23], 255)])
+def test_page_and_plots_are_light_or_dark_with_the_system(
+    reader: Reader, report: Path, scheme: str, page: list[int], line: int
+) -> None:
+    reader.open(report, scheme="dark" if scheme == "dark" else "light")
+    colours = reader.run(
+        """const numbers = (text) => text.match(/[0-9]+/g).map(Number).slice(0, 3);
+        const stroke = document.querySelector('#best-over-trials .lines .js-line');
+        return [numbers(getComputedStyle(document.body).backgroundColor), numbers(getComputedStyle(stroke).stroke)];"""
+    )
+    assert colours[0] == page
+    assert all(abs(part - line) < 60 for part in colours[1])
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_a_narrow_page_is_not_wider_than_the_screen(reader: Reader, report: Path, width: int) -> None:
+    reader.open(report, width=width)
+    assert reader.run("return document.documentElement.scrollWidth") == width
+    too_wide = """return [...document.querySelectorAll('section, .card, .plot, h1, p')]
+        .filter((one) => !one.closest('.scroll') && one.getBoundingClientRect().right > innerWidth + 0.5)
+        .map((one) => one.outerHTML.slice(0, 80))"""
+    assert reader.run(too_wide) == []
+    assert reader.complaints() == []
+
+
+def test_planted_scripts_do_nothing(reader: Reader, tmp_path: Path) -> None:
+    trials = make_trials()
+    for trial in trials:
+        trial.message = SCRIPT
+    predictions = make_predictions((SCRIPT, "a<b>c", "plain", "</script>", "</style>", "&amp;"))
+    folder = make_search(tmp_path / "planted", trials, sweep=PLANTED, predictions=predictions)
+    reader.open(write_report(folder))
+    assert reader.run("return window.wasRun") is None
+    assert reader.run("return document.querySelectorAll('script').length") == 4
+    ticks = reader.run("return [...document.querySelectorAll('#confusion .ytick text')].map((one) => one.textContent)")
+    assert ticks == list(predictions.class_names)
+    assert reader.complaints() == []
+
+
+def test_the_comparison_is_drawn(reader: Reader, report: Path, tmp_path: Path) -> None:
+    other = make_search(tmp_path / "other", make_trials(9, seed=4), state="running")
+    path = tmp_path / "comparison.html"
+    write_page(path, make_comparison([read_search(report.parent), read_search(other)], tmp_path))
+    reader.open(path, width=390)
+    assert reader.run("return document.documentElement.scrollWidth") == 390
+    assert reader.run("return document.getElementById('best-over-trials').data.map((trace) => trace.name)") == [
+        "resnets",
+        "other",
+    ]
+    assert reader.complaints() == []

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tune_cifar.errors import UserError
+from tune_cifar.results import TrialRecord
+from tune_cifar.trials_file import TRIALS_JSON, load_trials, save_trials
+
+
+def _trial(number: int, *losses: float) -> TrialRecord:
+    rows = [{"epoch": epoch, "val_loss": loss, "logged": [loss]} for epoch, loss in enumerate(losses, start=1)]
+    return TrialRecord(number, f"t{number}", {"optimizer": {"lr": 0.1}}, "finished", rows, "why", repeat_of=None)
+
+
+def test_what_is_saved_is_loaded_by_number(tmp_path: Path) -> None:
+    first, second = _trial(1, 0.5, 0.25), _trial(2)
+    second.repeat_of, second.status = 1, "running"
+    save_trials(tmp_path, [second, first], "running")
+    saved = load_trials(tmp_path)
+    assert saved is not None
+    assert (saved.state, saved.trials) == ("running", (first, second))
+    assert [path.name for path in tmp_path.iterdir()] == [TRIALS_JSON]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_value_that_json_does_not_have_comes_back_as_nan(tmp_path: Path, value: float) -> None:
+    trial = _trial(1, 0.5)
+    trial.add_epoch({"epoch": 2, "val_loss": value, "logged": []})
+    save_trials(tmp_path, [trial], "complete")
+    document = json.loads((tmp_path / TRIALS_JSON).read_text(), parse_constant=pytest.fail)
+    assert document["trials"][0]["epochs"][1]["val_loss"] is None
+    saved = load_trials(tmp_path)
+    assert saved is not None
+    assert math.isnan(saved.trials[0].epochs[1]["val_loss"])
+
+
+def test_a_search_without_a_trial_has_no_file(tmp_path: Path) -> None:
+    assert load_trials(tmp_path) is None
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"state": "running"}', '{"state": 1, "written_at": 1, "trials": [{}]}'])
+def test_a_broken_file_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / TRIALS_JSON).write_text(text)
+    with pytest.raises(UserError, match=r"trials\.json cannot be read"):
+        load_trials(tmp_path)

@@ -1,0 +1,59 @@
+"""The table of all trials in a report, which page.js sorts and filters."""
+
+from __future__ import annotations
+
+from tune_cifar.report.page import Cell, Row, section, table
+from tune_cifar.report.parameters import is_finite_number
+from tune_cifar.report.search_files import SearchFiles
+from tune_cifar.report.words import show_value
+from tune_cifar.results import STATUSES, TrialRecord, count_by_status, flatten, show_score
+
+MAX_TABLE_ROWS = 2_000
+
+
+def trials_table(search: SearchFiles) -> str:
+    """All trials, to be sorted and filtered."""
+    metric, names, best = search.metric, search.varied_names, search.best
+    scores = [name for name in ("val_loss", "val_accuracy") if name != metric.name]
+    shown = search.trials[:MAX_TABLE_ROWS]
+    headers = [Cell("#", kind="number"), Cell("status")]
+    for name in names:
+        is_number = all(is_finite_number(flatten(trial.config)[name]) for trial in shown)
+        headers.append(Cell(name.rpartition(".")[2], kind="number" if is_number else ""))
+    headers += [Cell(text, kind="number") for text in (metric.name, "at epoch", *scores, "epochs", "seconds")]
+    headers.append(Cell("note"))
+    rows = []
+    for trial in shown:
+        attributes = {"data-number": str(trial.number), "data-status": trial.status}
+        attributes |= {"class": "best"} if trial is best else {}
+        rows.append(Row(_cells(trial, search, headers, names, scores), attributes))
+    statuses = count_by_status(search.trials)
+    options = "".join(f"<option>{status}</option>" for status in STATUSES if status in statuses)
+    controls = (
+        '<div class="controls"><input id="filter" type="search" placeholder="Filter, such as: 32 resnet34" '
+        'aria-label="Filter the trials"><select id="status" aria-label="Status"><option value="">any status</option>'
+        f'{options}</select><output id="shown" aria-live="polite"></output></div>'
+    )
+    note = "The values are those of each trial's best epoch."
+    if len(search.trials) > len(shown):
+        note += f" The first {len(shown):,} of {len(search.trials):,}; trials.csv has all."
+    return section("Trials", controls, table(headers, rows, name="trials"), note=note)
+
+
+def _cells(
+    trial: TrialRecord, search: SearchFiles, headers: list[Cell], names: list[str], scores: list[str]
+) -> list[Cell]:
+    metric, config = search.metric, flatten(trial.config)
+    epoch = trial.best_epoch(metric) or {}
+    cells = [Cell(str(trial.number), kind="number"), Cell(trial.status, kind=trial.status)]
+    for name, head in zip(names, headers[2:], strict=False):
+        cells.append(Cell(show_value(config[name]), head.kind))
+    for name in (metric.name, "epoch", *scores):
+        value = epoch.get(name)
+        shown = show_score(value) if isinstance(value, float) else str(value)
+        cells.append(Cell(shown, "number") if is_finite_number(value) else Cell("", kind="number"))
+    cells.append(Cell(str(len(trial.epochs)), kind="number"))
+    cells.append(Cell(f"{trial.training_seconds:.1f}", "number"))
+    repeat = f"repeats trial {trial.repeat_of}" if trial.repeat_of else ""
+    cells.append(Cell("; ".join(filter(None, [repeat, trial.message])), kind="message"))
+    return cells
