@@ -14,6 +14,8 @@ RUN_BY = {
     "python -m tune_cifar.search configs/sweep.yaml": "test_search.py",
     "python -m tune_cifar.search --resume --name NAME": "test_search.py",
     "python -m tune_cifar.publish results/NAME --to TARGET": "publish/test_publishing.py",
+    "python -m tune_cifar.report results/NAME": "report/test_report.py",
+    "python -m tune_cifar.report results/A results/B ...": "report/test_report.py",
     "python -m tune_cifar.evaluate MODEL": "publish/test_round_trip.py",
     "python -m tune_cifar.export results/NAME onnx": "test_export.py",
 }

@@ -26,6 +26,9 @@ from tests.tracking.tensorboard_helpers import read_parameters, read_scalars
 from tests.tracking.wandb_helpers import KEY, read_run
 from tests.tracking.wandb_server import WandbServer
 from tune_cifar import search
+from tune_cifar.report.mistakes import load_mistakes
+from tune_cifar.report.report import write_report
+from tune_cifar.trials_file import load_trials
 
 SWEEP = """
 method: bayes
@@ -120,6 +123,24 @@ def test_the_best_model_is_published_when_the_search_has_ended(finished: tuple[P
     best = results / _summary(results)["best"]["model"]
     assert (place / best.name).read_bytes() == best.read_bytes()
     assert published["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
+
+
+def test_the_report_is_written_at_the_end_and_again_when_the_model_is_published(finished: tuple[Path, str]) -> None:
+    results, output = finished
+    page = (results / "report.html").read_text()
+    (published,) = _summary(results)["published"]
+    assert output.count("report   results/small/report.html") == 2
+    assert published["uri"] in page
+    saved, mistakes = load_trials(results), load_mistakes(results / "best")
+    assert saved is not None
+    assert saved.state == "complete"
+    for trial, row in zip(saved.trials, _trials(results), strict=True):
+        assert (trial.trial_id, trial.status, len(trial.epochs)) == (row["id"], row["status"], 2)
+        first, second = (epoch["reported_at"] for epoch in trial.epochs)
+        assert 0 < second - first < 600
+    assert mistakes is not None
+    accuracy = 1 - mistakes.num_wrong / mistakes.num_images
+    assert accuracy == pytest.approx(_summary(results)["best"]["test_accuracy"])
 
 
 def test_a_wrong_target_ends_a_search_before_it_starts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -370,6 +391,11 @@ def test_a_search_that_is_ended_goes_on_to_the_same_results(
         assert _summary(results)["complete"] is False
         assert _trials(results)[0]["status"] == "finished"
     assert "Traceback" not in errors
+    saved = load_trials(results)
+    assert saved is not None
+    assert saved.state == ("running" if signal_number == signal.SIGKILL else "interrupted")
+    assert saved.trials[0].status == "finished"
+    assert saved.state in write_report(results).read_text()
     done = run("search", "--resume", "--name", "cut", "--quiet", folder=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert _summary(results)["complete"] is True

@@ -11,6 +11,7 @@ from typing import Any
 from tune_cifar.errors import UserError
 
 EXIT_NOTHING_FINISHED = 1
+EXIT_NOT_PUBLISHED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 

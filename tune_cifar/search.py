@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cifar.command import EXIT_INTERRUPTED, EXIT_NOTHING_FINISHED, run_command
+from tune_cifar.command import EXIT_INTERRUPTED, EXIT_NOT_PUBLISHED, EXIT_NOTHING_FINISHED, run_command
 from tune_cifar.console import SearchConsole
 from tune_cifar.errors import UserError
 from tune_cifar.finalists import plan_repeats
@@ -144,20 +144,31 @@ def search(request: SearchRequest) -> int:
     print_finalists(outcome.finalists, outcome.winner, outcome.best, config.metric, console)
     learned = lessons(config, outcome.trials, outcome.finalists, outcome.best)
     print_results(folder, outcome.trials, model, settings, learned, console)
-    console.print(try_report(folder), soft_wrap=True, markup=False)
+    done = outcome.best is not None and not outcome.interrupted
+    exit_code = _publish(request) if done else EXIT_NOTHING_FINISHED
     for line in finish_tracking(
         wandb_callback, folder, model, data, settings.prediction_images, complete=not outcome.interrupted
     ):
         console.print(f"wandb    {line}", soft_wrap=True, markup=False)
+    console.print(try_report(folder), soft_wrap=True, markup=False)
     if outcome.interrupted:
         again = f"python -m tune_cifar.search --resume --results {shlex.quote(str(folder.parent))} --name {folder.name}"
         console.print(f"Stopped before the end. What finished is kept; go on with: {again}", soft_wrap=True)
         if request.publishing and model:
             request.publishing.put_off(console)
         return EXIT_INTERRUPTED
-    if outcome.best is None:
-        return EXIT_NOTHING_FINISHED
-    return request.publishing.run(console) if request.publishing else 0
+    return exit_code
+
+
+def _publish(request: SearchRequest) -> int:
+    """Publish the model where that was asked for; whatever comes of it, W&B and the report are still to be written."""
+    if request.publishing is None:
+        return 0
+    try:
+        return request.publishing.run(request.console)
+    except UserError as error:
+        request.console.print(f"failed   to publish: {error}", soft_wrap=True, markup=False)
+        return EXIT_NOT_PUBLISHED
 
 
 if __name__ == "__main__":

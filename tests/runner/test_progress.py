@@ -5,8 +5,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping
 
-from tune_cifar.runner.progress import ProgressThread
+import pytest
+import ray
+
+from tune_cifar.runner.progress import ProgressBoard, ProgressThread
 from tune_cifar.trial.progress import EpochProgress
 
 
@@ -51,3 +55,37 @@ def test_the_actor_that_reads_progress_does_not_load_torch() -> None:
     code = "import pickle, sys; from tune_cifar.runner import progress; "
     code += f"assert pickle.loads({data!r}).share == 0.5; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.fixture
+def small_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+    ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    yield
+    ray.shutdown()
+
+
+def _news(board: ProgressBoard, expected: Mapping[str, EpochProgress]) -> None:
+    """Look at the board, as Tune's loop does, until it says what is expected."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if board.news() == expected:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"the board never said {expected}")
+
+
+def test_the_board_tells_what_trials_say_also_after_its_actor_died(small_ray: None) -> None:
+    board = ProgressBoard()
+    sender = pickle.loads(pickle.dumps(board.sender))  # noqa: S301 made here
+    first, second = EpochProgress(1, 0.5, 10.0), EpochProgress(2, 0.1, 20.0)
+    sender.send("a", first)
+    sender.send("b", second)
+    _news(board, {"a": first, "b": second})
+    sender.send("b", None)
+    _news(board, {"a": first})
+    ray.kill(board.sender.notes, no_restart=False)
+    _news(board, {})
+    sender.send("a", second)
+    _news(board, {"a": second})
+    assert board.news() is None  # it asks once a second however often it is called

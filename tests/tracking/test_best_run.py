@@ -15,6 +15,7 @@ from PIL import Image
 
 from tests.tracking.wandb_helpers import FakeTrial, epoch_result, read_run, run_files
 from tests.tracking.wandb_server import ServedArtifact, ServedRun, WandbServer
+from tune_cifar.publish.record import PublishedModel, add_published, now_utc
 from tune_cifar.report.predictions import Predictions
 from tune_cifar.report.tables import BestModel
 from tune_cifar.tracking.best_run import mark_best_run
@@ -152,6 +153,18 @@ def test_the_first_file_of_a_marked_run_is_left_as_it_was(
     assert first.read_bytes() == before
     mark = read_run(run_files(tmp_path)[1])
     assert (mark.num_rows, mark.tags, mark.summary["Notes"], mark.exit_code) == (0, ["best"], NAME, 0)
+
+
+def test_the_run_tells_where_its_model_was_published(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path
+) -> None:
+    callback = make_callback()
+    search(callback, "best")
+    (tmp_path / "summary.json").write_text("{}")
+    for name, uri in ((NAME, "file:///models/a"), ("an-older-model", "file:///models/b"), (NAME, "s3://models/a")):
+        add_published(tmp_path, PublishedModel(uri, name, uri, "0" * 64, now_utc(), name))
+    mark_best_run(callback, tmp_path, BEST, make_predictions())
+    assert read_run(run_files(tmp_path)[1]).summary["published"] == ["file:///models/a", "s3://models/a"]
 
 
 def test_a_server_that_is_gone_is_told_and_a_resume_marks_the_run(

@@ -12,7 +12,8 @@ from rich.console import Console
 from tune_cifar.command import run_command
 from tune_cifar.errors import UserError
 from tune_cifar.publish.flags import add_publish_flags, publishing_from
-from tune_cifar.report.tables import SUMMARY_FILE
+from tune_cifar.report.report import try_report
+from tune_cifar.report.tables import REPORT_FILE, SUMMARY_FILE
 from tune_cifar.settings import load_settings
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.tracking.wandb_place import in_place
@@ -27,7 +28,11 @@ def main(arguments: Sequence[str]) -> int:
         raise UserError(f"{args.search} has no {SUMMARY_FILE}: the search has not ended. Publish when it has.")
     config = in_place(load_sweep(sweep_file, check_parameter, EPOCH_METRICS), settings)
     publishing = publishing_from(args, args.search, config)
-    return publishing.run(Console(highlight=False), again=args.again, dry_run=args.dry_run)
+    console = Console(highlight=False)
+    exit_code = publishing.run(console, again=args.again, dry_run=args.dry_run)
+    if not args.dry_run and (args.search / REPORT_FILE).is_file():
+        console.print(try_report(args.search), soft_wrap=True, markup=False)  # it says where the model is
+    return exit_code
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

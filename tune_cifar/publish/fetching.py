@@ -22,9 +22,9 @@ from tune_cifar.publish.manifest import (
 from tune_cifar.publish.model_file import is_form, unwrap_form
 from tune_cifar.publish.remote_models import RemoteModel, find_remote_model
 from tune_cifar.publish.retry import PublishError, RetryPolicy, within_seconds
-from tune_cifar.publish.scrubbing import scrub
 from tune_cifar.publish.target import Say
 from tune_cifar.report.finish import BEST_FOLDER
+from tune_cifar.scrubbing import scrub
 from tune_cifar.settings import SETTINGS_FILE
 from tune_cifar.trial.data.source import default_cache_folder
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from tune_cifar.errors import UserError
 from tune_cifar.publish.retry import PublishError
-from tune_cifar.publish.scrubbing import environment_without_secrets
+from tune_cifar.scrubbing import environment_without_secrets
 from tune_cifar.trial.data.source import default_cache_folder
 
 REQUIREMENTS_FILE = Path(__file__).with_name("gradient-requirements.txt")

@@ -14,8 +14,8 @@ from tune_cifar.publish.bundle import Bundle
 from tune_cifar.publish.gradient_environment import find_uv, gradient_python
 from tune_cifar.publish.record import PublishedModel
 from tune_cifar.publish.retry import PublishError, RetryPolicy, TransientError, parse_retry_after, with_retries
-from tune_cifar.publish.scrubbing import environment_without_secrets
 from tune_cifar.publish.target import Receipt, Say
+from tune_cifar.scrubbing import environment_without_secrets
 
 DEFAULT_HOST = "https://api.paperspace.io"  # the SDK's own
 _UPLOAD_SCRIPT = Path(__file__).with_name("gradient_upload.py")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tune_cifar.command import EXIT_NOT_PUBLISHED
 from tune_cifar.errors import UserError
 from tune_cifar.publish.bundle import Bundle, make_bundle
 from tune_cifar.publish.record import (
@@ -21,12 +22,11 @@ from tune_cifar.publish.record import (
     repeat_in_summary,
 )
 from tune_cifar.publish.retry import PublishError
-from tune_cifar.publish.scrubbing import scrub
 from tune_cifar.publish.target import PublishOptions, Receipt, Target
 from tune_cifar.report.finish import BEST_FOLDER
 from tune_cifar.report.tables import REPORT_FILE
+from tune_cifar.scrubbing import scrub
 
-EXIT_PUBLISH_FAILED = 1
 _MEGABYTE = 1e6
 
 
@@ -73,7 +73,7 @@ class Publishing:
             console.print(try_report(folder), soft_wrap=True, markup=False)  # it says where the model is
         if failed:
             console.print(f"again    {self.command(failed, again=again)}", soft_wrap=True, markup=False)
-        return EXIT_PUBLISH_FAILED if failed else 0
+        return EXIT_NOT_PUBLISHED if failed else 0
 
     def preview(self, console: Console) -> None:
         """Say what a search would send where when it has ended; its best model is not known yet."""

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TypeVar
 
-from tune_cifar.publish.scrubbing import scrub
+from tune_cifar.scrubbing import scrub
 
 Outcome = TypeVar("Outcome")
 

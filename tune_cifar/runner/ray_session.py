@@ -14,8 +14,8 @@ import ray
 from ray._private.utils import read_ray_address
 
 from tune_cifar.errors import UserError
-from tune_cifar.publish.scrubbing import SECRET_VARIABLES
 from tune_cifar.runner.resources import NodeResources
+from tune_cifar.scrubbing import SECRET_VARIABLES
 
 OBJECT_STORE_BYTES = 1 << 30
 """Room for the images of a local search (CIFAR-10 is 184 MB); Ray's own choice is a third of the memory."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import wandb
 
+from tune_cifar.publish.record import read_published
 from tune_cifar.report.predictions import Predictions
 from tune_cifar.report.tables import BestModel
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
@@ -44,6 +45,8 @@ def mark_best_run(
         "test_loss": model.test_loss,
         "test_accuracy": model.test_accuracy,
     }
+    if uris := [entry.uri for entry in read_published(folder) if entry.name == summary[NOTES_KEY]]:
+        summary["published"] = uris
     artifact = predictions_artifact(predictions, folder) if predictions else None
     if callback.amend(model.trial_id, model.config, Amendment(BEST_TAG, summary, artifact)):
         mark.write_text(f"{model.trial_id}\n")

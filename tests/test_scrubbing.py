@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tune_cifar.publish.scrubbing import environment_without_secrets, scrub
+from tune_cifar.scrubbing import environment_without_secrets, scrub
 
 
 def test_keys_signatures_and_users_are_taken_out(keys: dict[str, str]) -> None:
