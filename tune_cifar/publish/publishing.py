@@ -24,7 +24,6 @@ from tune_cifar.publish.record import (
 from tune_cifar.publish.retry import PublishError
 from tune_cifar.publish.target import PublishOptions, Receipt, Target
 from tune_cifar.report.finish import BEST_FOLDER
-from tune_cifar.report.tables import REPORT_FILE
 from tune_cifar.scrubbing import scrub
 
 _MEGABYTE = 1e6
@@ -67,10 +66,6 @@ class Publishing:
                 else:
                     how = "is there already" if receipt.existed else "is there"
                     console.print(f"done     {target.text}: {how}: {receipt.uri}", soft_wrap=True, markup=False)
-        if (folder / REPORT_FILE).is_file():
-            from tune_cifar.report.report import try_report
-
-            console.print(try_report(folder), soft_wrap=True, markup=False)  # it says where the model is
         if failed:
             console.print(f"again    {self.command(failed, again=again)}", soft_wrap=True, markup=False)
         return EXIT_NOT_PUBLISHED if failed else 0
