@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ray.tune import Callback
+
 from tune_cifar.request import SearchRequest
 from tune_cifar.runner.gpu_sharing import gpu_sharing
 from tune_cifar.runner.progress import ProgressBoard
@@ -18,7 +20,7 @@ from tune_cifar.runner.tuning import SearchOutcome, has_started, run_search
 from tune_cifar.settings import SearchSettings, make_search_folder, save_settings
 from tune_cifar.sweep.prior import save_prior
 from tune_cifar.sweep.schema import SweepConfig
-from tune_cifar.sweep.searcher import plan_search
+from tune_cifar.sweep.searcher import SearchPlan, plan_search
 from tune_cifar.sweep.space import SearchSpace
 from tune_cifar.tracking.plan_view import print_plan
 from tune_cifar.tracking.tensorboard import SearchTensorBoard
@@ -36,9 +38,7 @@ def run_trials(
     request: SearchRequest, data: ImageDataset, wandb_mode: Mode, wandb_reason: str
 ) -> tuple[SearchOutcome, SearchWandbCallback]:
     """Start Ray, print the plan and run the trials; returns what came of them and the writer of their W&B runs."""
-    config, folder, repeats, console = request.config, request.folder, request.repeats, request.console
-    settings, resume, metric = request.settings, request.resume, config.metric
-    log = SearchLog(metric.name, repeats)
+    config, settings, folder, details = request.config, request.settings, request.folder, request.console.details
     space = SearchSpace(config)
     sharing_gpus = gpu_sharing(
         settings.gpus_per_trial,
@@ -47,7 +47,7 @@ def run_trials(
         {"precision": settings.precision},
         machine=this_machine(),
         cpus_per_trial=settings.cpus_per_trial or 1.0,
-        say=lambda line: console.details.print(f"sharing  {line}", soft_wrap=True, markup=False),
+        say=lambda line: details.print(f"sharing  {line}", soft_wrap=True, markup=False),
     )
     with sharing_gpus as sharing, ray_session() as session:
         slots = plan_slots(
@@ -66,45 +66,15 @@ def run_trials(
             trials_at_once=slots.trials_at_once,
             prior_trials=request.prior_trials,
         )
-        num_repeats = repeats.most_repeats(plan.num_trials) if repeats else 0
-        named_by = [*space.distributions, *(["seed"] if repeats else [])]  # which tells a repeat's run apart
-        if not resume:
-            make_search_folder(folder)
-            if request.prior:
-                save_prior(folder, request.prior)
-            save_settings(folder, settings, config.path)
-        elif not has_started(folder):
-            console.print(f"resume   {folder} has no trial yet, so the search starts from the beginning")
-            resume = False
+        resume = _open_folder(request, settings)
         print_plan(
-            config,
-            plan,
-            slots,
-            settings,
-            folder,
-            console.details,
-            data=data,
-            ray=session.description,
-            sharing=sharing.line,
+            config, plan, slots, settings, folder, details, data=data, ray=session.description, sharing=sharing.line
         )
         constants, precision_reason = _constants(config, settings, slots)
-        console.details.print(f"precision {precision_reason}", soft_wrap=True)
-        console.details.print(f"wandb    {wandb_reason}", soft_wrap=True)
-        if wandb_mode != "disabled":
-            console.details.print(f"wandb    {describe_place(config)}", soft_wrap=True)
-        wandb_callback, sweep_line = open_tracking(config, folder, wandb_mode, data.name, log, named_by)
-        if sweep_line:
-            told = console.details if wandb_callback.has_sweep else console
-            told.print(f"wandb    {sweep_line}", soft_wrap=True, markup=False)
-        board = ProgressBoard() if console.can_redraw else None
-        progress = TerminalProgress(
-            log,
-            metric,
-            num_trials=plan.num_trials + num_repeats,
-            trials_at_once=slots.trials_at_once,
-            console=console,
-            board=board,
-        )
+        details.print(f"precision {precision_reason}", soft_wrap=True)
+        details.print(f"wandb    {wandb_reason}", soft_wrap=True)
+        log = SearchLog(config.metric.name, request.repeats)
+        trackers, wandb_callback, board = _trackers(request, space, plan, slots, log, data, wandb_mode)
         outcome = run_search(
             folder=folder,
             config=config,
@@ -114,12 +84,57 @@ def run_trials(
             slots=slots,
             constants=constants,
             log=log,
-            callbacks=[progress, wandb_callback, SearchTensorBoard(folder, log, metric, named_by)],
+            callbacks=trackers,
             stop_requested=wandb_callback.stop_requested,
             resume=resume,
             board=board.sender if board else None,
         )
     return outcome, wandb_callback
+
+
+def _open_folder(request: SearchRequest, settings: SearchSettings) -> bool:
+    """Make the folder of a new search; returns whether there is something to resume."""
+    folder = request.folder
+    if not request.resume:
+        make_search_folder(folder)
+        if request.prior:
+            save_prior(folder, request.prior)
+        save_settings(folder, settings, request.config.path)
+        return False
+    if not has_started(folder):
+        request.console.print(f"resume   {folder} has no trial yet, so the search starts from the beginning")
+        return False
+    return True
+
+
+def _trackers(
+    request: SearchRequest,
+    space: SearchSpace,
+    plan: SearchPlan,
+    slots: TrialSlots,
+    log: SearchLog,
+    data: ImageDataset,
+    wandb_mode: Mode,
+) -> tuple[list[Callback], SearchWandbCallback, ProgressBoard | None]:
+    """What shows and records the trials: all of them, W&B's, and where running epochs are noted if they are shown."""
+    config, folder, repeats, console = request.config, request.folder, request.repeats, request.console
+    named_by = [*space.distributions, *(["seed"] if repeats else [])]  # which tells a repeat's run apart
+    if wandb_mode != "disabled":
+        console.details.print(f"wandb    {describe_place(config)}", soft_wrap=True)
+    wandb_callback, sweep_line = open_tracking(config, folder, wandb_mode, data.name, log, named_by)
+    if sweep_line:
+        told = console.details if wandb_callback.has_sweep else console
+        told.print(f"wandb    {sweep_line}", soft_wrap=True, markup=False)
+    board = ProgressBoard() if console.can_redraw else None
+    terminal = TerminalProgress(
+        log,
+        config.metric,
+        num_trials=plan.num_trials + (repeats.most_repeats(plan.num_trials) if repeats else 0),
+        trials_at_once=slots.trials_at_once,
+        console=console,
+        board=board,
+    )
+    return [terminal, wandb_callback, SearchTensorBoard(folder, log, config.metric, named_by)], wandb_callback, board
 
 
 def _constants(config: SweepConfig, settings: SearchSettings, slots: TrialSlots) -> tuple[dict[str, Any], str]:
