@@ -46,6 +46,8 @@ def test_numbers_stay_numbers_and_categories_keep_the_files_order(tmp_path: Path
     found = _by_name(_load(tmp_path), [_trial(1, 0.5), _trial(2, 0.6, batch_size=128, lr=0.1)])
     assert list(found) == ["lr", "momentum", "batch_size", "more.augment", "more.nesterov"]
     assert found["batch_size"].numbers == [64, 128]
+    assert found["batch_size"].listed == (16, 64, 128)
+    assert found["lr"].listed == ()
     assert found["more.augment"].categories == ("flip_crop", "none")
     assert found["more.augment"].numbers == [1, 1]
     assert found["more.nesterov"].categories == (True, False)
@@ -55,15 +57,18 @@ def test_numbers_stay_numbers_and_categories_keep_the_files_order(tmp_path: Path
 
 
 def test_the_best_trial_is_drawn_last_and_strongest(tmp_path: Path) -> None:
-    trials = [_trial(1, 0.9, lr=0.1), _trial(2, 0.2, lr=0.001), _trial(3, 0.5)]
+    trials = [_trial(1, 0.9, lr=0.1), _trial(2, 0.2, lr=0.001), _trial(3, 0.5, lr=0.0099)]
     made = parallel_coordinates(_load(tmp_path), trials)
     assert made is not None
     (trace,) = made.data
     assert list(trace.customdata) == [2, 3, 1]
     assert list(trace.line.color) == [0, 1, 2]
-    lr, *_, accuracy = trace.dimensions
-    assert list(lr["values"]) == [-3, -2, -1]
-    assert list(lr.ticktext) == ["", "0.001", "0.01", "0.1", ""]
+    lr, momentum, batch_size, augment, _, accuracy = trace.dimensions
+    assert list(lr["values"]) == pytest.approx([-3, -2, -1], abs=0.01)
+    assert list(lr.ticktext) == ["", *["0.001", "0.002", "0.005", "0.01", "0.02", "0.05", "0.1"], ""]
+    assert momentum.ticktext is None
+    assert list(batch_size.ticktext) == ["", "16", "64", "128", ""]
+    assert list(augment.ticktext) == ["", "flip_crop", "none", ""]
     assert list(accuracy["values"]) == [0.2, 0.5, 0.9]
 
 

@@ -12,7 +12,7 @@ from tune_cifar.report.figures import WIDE_RATIO, rounded
 from tune_cifar.report.importance import Importances, scored_trials
 from tune_cifar.report.parameters import SearchedParameter, searched_parameters
 from tune_cifar.report.style import ACCENT, GRID, INK, MUTED, PALE, WORSE, figure, plain
-from tune_cifar.report.words import log_ticks, show_value
+from tune_cifar.report.words import log_ticks
 from tune_cifar.results import TrialRecord
 from tune_cifar.sweep.schema import Metric, SweepConfig
 
@@ -53,12 +53,13 @@ def _dimension(parameter: SearchedParameter) -> dict[str, Any]:
     if parameter.categories:
         texts = [str(category) for category in parameter.categories]
         return _with_ticks(label, numbers, [float(place) for place in range(len(texts))], texts)
+    # Values that the file lists are an axis' ticks; those of a range would lie upon one another.
+    ticks = parameter.listed if len(parameter.listed) <= MAX_TICKS else ()
     if parameter.log:
-        return _log_dimension(label, numbers)
-    different = sorted(set(numbers))
-    if len(different) <= MAX_TICKS:
-        return _with_ticks(label, numbers, different, [f"{value:g}" for value in different])
-    return {"label": label, "values": rounded(numbers), "range": _padded(different[0], different[-1])}
+        return _log_dimension(label, numbers, ticks)
+    if ticks:
+        return _with_ticks(label, numbers, ticks, [f"{value:g}" for value in ticks])
+    return {"label": label, "values": rounded(numbers), "range": _padded(min(numbers), max(numbers))}
 
 
 def _metric_dimension(metric: Metric, values: Sequence[float]) -> dict[str, Any]:
@@ -68,10 +69,9 @@ def _metric_dimension(metric: Metric, values: Sequence[float]) -> dict[str, Any]
     return {"label": plain(metric.name), "values": rounded(values), "range": _padded(low, high)}
 
 
-def _log_dimension(label: str, values: Sequence[float]) -> dict[str, Any]:
-    different = sorted(set(values))
-    ticks = different if len(different) <= MAX_TICKS else log_ticks(different[0], different[-1])
-    texts = [show_value(float(tick)) for tick in ticks]
+def _log_dimension(label: str, values: Sequence[float], listed: Sequence[float] = ()) -> dict[str, Any]:
+    ticks = listed or log_ticks(min(values), max(values))
+    texts = [f"{tick:g}" for tick in ticks]
     return _with_ticks(label, np.log10(values).round(5).tolist(), np.log10(ticks).tolist(), texts)
 
 

@@ -19,13 +19,15 @@ LOG_RATIO = 8.0
 class SearchedParameter:
     """One parameter: its dotted name, and its value in each of the trials that were given.
 
-    `categories` are the different values in the sweep file's order where they are no numbers, else empty.
+    `categories` are the different values in the sweep file's order where they are no numbers, else empty. `listed` are
+    the numbers that the file allows, in order, where it lists them one by one.
     """
 
     name: str
     values: tuple[Any, ...]
     categories: tuple[Any, ...]
     log: bool
+    listed: tuple[float, ...]
 
     @property
     def varies(self) -> bool:
@@ -71,6 +73,7 @@ def searched_parameters(config: SweepConfig, trials: Sequence[TrialRecord]) -> l
                 name=name,
                 values=values,
                 categories=() if are_numbers else tuple(dict.fromkeys((*allowed, *values))),
+                listed=tuple(sorted(map(float, allowed))) if are_numbers else (),
                 log=is_wide and (distribution.describe().scale == "log" or bool(allowed)),
             )
         )
