@@ -8,8 +8,9 @@ SHELL := /bin/bash
 search: .venv/ready  ## a whole search on the digits that come with scikit-learn
 	$(BIN)/python -m tune_cifar.search configs/quickstart.yaml --data digits
 
+# Two at a time: most of a search under test is waiting for the imports of its processes.
 test: .venv/ready  ## the whole test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready  ## lint and types
 	$(BIN)/ruff check

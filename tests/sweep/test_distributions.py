@@ -57,6 +57,8 @@ def test_contains_its_own_values_and_grows_with_the_quantile(distribution: Distr
         (LogNormal(1, 2), {0.5: math.e, 0.15865525393145707: math.exp(-1)}),
         (Beta(1, 1), {0: 0.0, 0.3: 0.3, 1: 1.0}),
         (Beta(2, 1), {0.25: 0.5}),
+        (Beta(2, 2), {5e-324: 0.0}),
+        (Beta(5, 0.1), {1e-300: 0.0}),
         (Categorical(("a", "b", "c")), {0: "a", 0.34: "b", 0.67: "c", 1: "c"}),
         (Categorical(("a", "b", "c"), (0.2, 0.8, 0.0)), {0: "a", 0.19: "a", 0.2: "b", 1: "b"}),
         (Categorical(("a", "b"), (0.0, 1.0)), {0: "b", 1: "b"}),

@@ -204,7 +204,8 @@ class Beta:
     bounded: bool = True
 
     def from_quantile(self, quantile: float) -> float:
-        return float(special.betaincinv(self.a, self.b, quantile))
+        # Of very small quantiles scipy makes NaN (scipy 1.17: 5e-324 with a = b = 2, 1e-300 with a = 5, b = 0.1).
+        return float(special.betaincinv(self.a, self.b, quantile if quantile > SMALLEST_QUANTILE else 0.0))
 
     def contains(self, value: Any) -> bool:
         return is_number(value) and 0 <= value <= 1
