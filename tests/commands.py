@@ -26,7 +26,9 @@ def command_line(module: str, *arguments: str | Path) -> list[str]:
 
 def environment(**changes: str) -> dict[str, str]:
     """The environment of a command: the test's own, with the checkout importable from every folder."""
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **changes}
+    # W&B's client lends its service to child processes by this variable; the one of a test has that test's key.
+    own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
+    return {**own, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **changes}
 
 
 def run(module: str, *arguments: str | Path, folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:
