@@ -47,12 +47,12 @@ class OnlineSearch:
     def results(self) -> Path:
         return self.folder / "results" / "online"
 
-    def look_at(self, process: psutil.Process, parent: psutil.Process) -> None:
+    def look_at(self, process: psutil.Process, command: list[str]) -> None:
         try:
             name, arguments, variables = process.name(), process.cmdline(), process.environ()
         except psutil.Error:  # it has just ended
             return
-        if arguments == parent.cmdline():  # it has just been forked, and is about to become another program
+        if arguments == command:  # it has just been forked, and is about to become another program
             return
         self.command_lines.add(" ".join(arguments))
         self.environments[name] = variables
@@ -75,17 +75,17 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineSearch]:
         }
         search = OnlineSearch(folder, Path(ray_folder), home, server)
         with (folder / "output.txt").open("w") as output:
+            command = command_line("search", folder / "sweep.yaml", *FLAGS, "--name", "online")
             process = subprocess.Popen(
-                command_line("search", folder / "sweep.yaml", *FLAGS, "--name", "online"),
+                command,
                 cwd=folder,
                 env=environment(**home),
                 stdout=output,
                 stderr=subprocess.STDOUT,
             )
             while process.poll() is None:
-                parent = psutil.Process(process.pid)
-                for child in parent.children(recursive=True):
-                    search.look_at(child, parent)
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    search.look_at(child, command)
                 time.sleep(0.5)
         search.output = (folder / "output.txt").read_text()
         assert process.returncode == 0, search.output
