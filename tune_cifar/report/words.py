@@ -1,4 +1,4 @@
-"""Values in words for people, here because the terminal's forms of them come with Ray."""
+"""Values in words for people, for the report and the terminal, and without Ray, which a report does not need."""
 
 from __future__ import annotations
 

@@ -53,10 +53,9 @@ class SweepSampler(BaseSampler):
             return {}
         tried = {self._identity(other.params) for other in study.get_trials(deepcopy=False) if self._was_tried(other)}
         num_settings = self.space.num_settings()
-        if num_settings is not None and len(tried) >= num_settings:
-            return self.propose(study, trial)
+        is_exhausted = num_settings is not None and len(tried) >= num_settings
         point = self.propose(study, trial)
-        return self._nearest_untried(point, tried) if self._identity(point) in tried else point
+        return point if is_exhausted or self._identity(point) not in tried else self._nearest_untried(point, tried)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
@@ -123,10 +122,9 @@ def clipped(values: Sequence[float], direction: StudyDirection) -> list[float]:
     """The values, the bad ones no further from the median than the best one is on its other side."""
     if not values:
         return []
-    median = float(np.median(values))
-    if direction == StudyDirection.MINIMIZE:
-        return [min(value, 2 * median - min(values)) for value in values]
-    return [max(value, 2 * median - max(values)) for value in values]
+    best = min if direction == StudyDirection.MINIMIZE else max
+    limit = 2 * float(np.median(values)) - best(values)
+    return [best(value, limit) for value in values]
 
 
 def _distance(distribution: BaseDistribution, value: Any, other: Any) -> float:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tune_cifar.finalists import Repeats, describe_finalist, finalists, repeats_have_ended
+from tune_cifar.report.words import show_value
 from tune_cifar.results import ENDED, TrialRecord, best_trial, count_by_status, flatten, leaf, show_score
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.trial.config import TrialConfig
@@ -159,11 +160,6 @@ def num_epochs(trial: TrialRecord) -> int:
 def describe_config(config: dict[str, Any]) -> str:
     """A config in one line, nested names by their last part."""
     return " ".join(f"{name.rpartition('.')[2]}={show_value(value)}" for name, value in flatten(config).items())
-
-
-def show_value(value: Any) -> str:
-    """A parameter's value, floats with four digits."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:
