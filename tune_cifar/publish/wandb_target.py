@@ -84,6 +84,8 @@ class WandbTarget:
     def _run(self) -> Iterator[Any]:
         import wandb
 
+        from tune_cifar.tracking.wandb_run import run_settings
+
         run = wandb.init(
             project=self.project,
             entity=self.entity,
@@ -93,18 +95,7 @@ class WandbTarget:
             dir=str(self.search),
             mode="online",
             reinit="create_new",
-            settings=wandb.Settings(
-                silent=True,
-                console="off",
-                init_timeout=self.policy.reply_seconds,
-                finish_timeout=self.policy.reply_seconds,
-                finish_timeout_raises=True,
-                use_dot_wandb=False,
-                symlink=False,
-                disable_code=True,
-                x_disable_stats=True,
-                x_save_requirements=False,
-            ),
+            settings=run_settings(self.policy.reply_seconds, self.policy.reply_seconds),
         )
         try:
             yield run

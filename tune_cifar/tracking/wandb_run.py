@@ -189,12 +189,23 @@ def _identity(target: RunTarget, mode: Mode, trial_run: TrialRun, config: Mappin
 
 
 def _settings(target: RunTarget, **more: Any) -> wandb.Settings:
+    return run_settings(
+        target.init_seconds,
+        target.finish_seconds,
+        sweep_id=target.sweep_id,
+        # W&B's 15 s, measured: a driver killed before its first flush left a file of 7 bytes.
+        x_transaction_log_flush_interval=2.0,
+        **more,
+    )
+
+
+def run_settings(init_seconds: float, finish_seconds: float, **more: Any) -> wandb.Settings:
+    """How every run of this project is opened: silent, within time limits, without code, machine and packages."""
     return wandb.Settings(
         silent=True,
         console="off",
-        sweep_id=target.sweep_id,
-        init_timeout=target.init_seconds,
-        finish_timeout=target.finish_seconds,
+        init_timeout=init_seconds,
+        finish_timeout=finish_seconds,
         finish_timeout_raises=True,
         use_dot_wandb=False,
         symlink=False,
@@ -202,8 +213,6 @@ def _settings(target: RunTarget, **more: Any) -> wandb.Settings:
         # All runs share the driver's machine and packages: these say nothing of one trial.
         x_disable_stats=True,
         x_save_requirements=False,
-        # W&B's 15 s, measured: a driver killed before its first flush left a file of 7 bytes.
-        x_transaction_log_flush_interval=2.0,
         **more,
     )
 
