@@ -13,6 +13,8 @@ from urllib.parse import urlencode
 
 from tune_cifar.publish.retry import BUSY_STATUSES, PublishError, TransientError, parse_retry_after
 
+PAPERSPACE_URL = "https://api.paperspace.com/v1"
+
 
 @dataclass(frozen=True)
 class JsonApi:
@@ -63,5 +65,5 @@ def _status_error(error: urllib.error.HTTPError, what: str) -> PublishError:
         message = error.reason
     text = f"{what}: {error.code} {message}"
     if error.code in BUSY_STATUSES:
-        return TransientError(text, parse_retry_after(error.headers.get("Retry-After")))
-    return PublishError(text)
+        return TransientError(text, parse_retry_after(error.headers.get("Retry-After")), error.code)
+    return PublishError(text, error.code)

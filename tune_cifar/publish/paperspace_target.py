@@ -17,12 +17,11 @@ from tune_cifar.publish.bucket_target import BucketTarget
 from tune_cifar.publish.bundle import Bundle
 from tune_cifar.publish.deployment import write_deployment
 from tune_cifar.publish.gradient_target import check_paperspace_key
-from tune_cifar.publish.http_api import JsonApi
+from tune_cifar.publish.http_api import PAPERSPACE_URL, JsonApi
 from tune_cifar.publish.record import PublishedModel
 from tune_cifar.publish.retry import PublishError, RetryPolicy, with_retries
 from tune_cifar.publish.target import Receipt, Say
 
-DEFAULT_URL = "https://api.paperspace.com/v1"
 _PAGE_SIZE = 50
 
 
@@ -43,7 +42,7 @@ class PaperspaceTarget:
     @property
     def url(self) -> str:
         """The API's base address."""
-        return os.environ.get("PAPERSPACE_API_URL") or DEFAULT_URL
+        return os.environ.get("PAPERSPACE_API_URL") or PAPERSPACE_URL
 
     def check(self) -> None:
         """Both keys must be there, Paperspace's and the bucket's."""

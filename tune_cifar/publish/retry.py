@@ -19,17 +19,21 @@ BUSY_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 class PublishError(Exception):
-    """One target could not take the model; the text says why and what may be left there, and holds no key."""
+    """One target could not take the model; the text says why and what may be left there, and holds no key.
 
-    def __init__(self, text: str) -> None:
+    `status` is what an HTTP server answered, where it did.
+    """
+
+    def __init__(self, text: str, status: int | None = None) -> None:
         super().__init__(scrub(text))
+        self.status = status
 
 
 class TransientError(PublishError):
     """A failure that may pass; `retry_after_seconds` is what the server asked to wait, if it did."""
 
-    def __init__(self, text: str, retry_after_seconds: float | None = None) -> None:
-        super().__init__(text)
+    def __init__(self, text: str, retry_after_seconds: float | None = None, status: int | None = None) -> None:
+        super().__init__(text, status)
         self.retry_after_seconds = retry_after_seconds
 
 

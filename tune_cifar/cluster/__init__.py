@@ -1,0 +1,1 @@
+"""Several machines as one Ray cluster: machines that you have, and machines that are rented."""

@@ -1,0 +1,1 @@
+"""A Ray cluster of machines rented from Paperspace: what creates, finds and deletes them."""
