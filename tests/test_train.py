@@ -32,6 +32,16 @@ def test_a_run_that_diverges_exits_with_1_and_writes_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_that_cannot_be_made_is_told_before_the_training(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert run_here(train.main, [*SMALL, "--output", str(tmp_path / "file" / "x")]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.endswith("file/x: Not a directory. Choose a folder that can be written.\n")
+    assert "epoch" not in captured.out
+
+
 def test_mistakes_are_told_at_once(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_here(train.main, ["--lr", "-1", "--model", "vgg16", "--data", "digits"]) == 2
     errors = capsys.readouterr().err

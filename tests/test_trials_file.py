@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,8 +12,13 @@ from tune_cifar.results import TrialRecord
 from tune_cifar.trials_file import TRIALS_JSON, load_trials, save_trials
 
 
+def _row(epoch: int, loss: float) -> dict[str, Any]:
+    times = {"epoch_runtime (seconds)": 2.0, "reported_at": 1.7e9}
+    return {"epoch": epoch, "val_loss": loss, "val_accuracy": 0.5, "logged": [loss], **times}
+
+
 def _trial(number: int, *losses: float) -> TrialRecord:
-    rows = [{"epoch": epoch, "val_loss": loss, "logged": [loss]} for epoch, loss in enumerate(losses, start=1)]
+    rows = [_row(epoch, loss) for epoch, loss in enumerate(losses, start=1)]
     return TrialRecord(number, f"t{number}", {"optimizer": {"lr": 0.1}}, "finished", rows, "why", repeat_of=None)
 
 
@@ -29,7 +35,7 @@ def test_what_is_saved_is_loaded_by_number(tmp_path: Path) -> None:
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_a_value_that_json_does_not_have_comes_back_as_nan(tmp_path: Path, value: float) -> None:
     trial = _trial(1, 0.5)
-    trial.add_epoch({"epoch": 2, "val_loss": value, "logged": []})
+    trial.add_epoch({**_row(2, value), "logged": []})
     save_trials(tmp_path, [trial], "complete")
     document = json.loads((tmp_path / TRIALS_JSON).read_text(), parse_constant=pytest.fail)
     assert document["trials"][0]["epochs"][1]["val_loss"] is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import pickle
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from tune_cifar.command import add_data_flags, positive_int, run_command
+from tune_cifar.command import add_data_flags, run_command, thread_count
 from tune_cifar.errors import UserError
 from tune_cifar.publish.fetching import fetched_model
 from tune_cifar.publish.manifest import Manifest
@@ -61,7 +60,7 @@ def load_network(
     network = build_model(name, num_classes=len(data.class_names), stem=chosen_stem, seed=0)
     try:
         network.load_state_dict(load_model_file(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, AttributeError, KeyError) as error:
+    except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} does not hold the weights of {name} (stem {chosen_stem}) for {len(data.class_names)} classes: "
@@ -78,7 +77,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_data_flags(parser)
     parser.add_argument("--model", help="the network, where no manifest.json beside the file names it")
     parser.add_argument("--stem", choices=["imagenet", "cifar"], help="its first layers, likewise")
-    parser.add_argument("--cpu-threads", type=positive_int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument("--cpu-threads", type=thread_count, default=torch.get_num_threads(), metavar="N")
     return parser.parse_args(arguments)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from tune_cifar.command import positive_int, run_command
+from tune_cifar.command import run_command, thread_count
 from tune_cifar.errors import UserError
 from tune_cifar.evaluate import load_network
 from tune_cifar.publish.manifest import add_file, difference, find_manifest
@@ -64,7 +64,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("search", type=Path, metavar="results/NAME", help="the folder of the search")
     parser.add_argument("format", choices=["onnx"], help="onnx: best/<model>.onnx, which is published with the rest")
     parser.add_argument("--data", metavar="cifar10|digits|PATH", help="the images, if not where the search had them")
-    parser.add_argument("--cpu-threads", type=positive_int, default=torch.get_num_threads(), metavar="N")
+    parser.add_argument("--cpu-threads", type=thread_count, default=torch.get_num_threads(), metavar="N")
     return parser.parse_args(arguments)
 
 

@@ -24,6 +24,7 @@ class TrialRecord:
     A row's `logged` lists every value of the search's metric in that epoch: one, but many of `train_loss`;
     `reported_at` is when the search heard of the epoch, in seconds since 1970.
     `repeat_of` is the number of the trial that this one repeats with another seed, or None.
+    `failures` counts the attempts that failed, of which all but a last one were retried.
     """
 
     number: int
@@ -33,6 +34,7 @@ class TrialRecord:
     epochs: list[dict[str, Any]] = field(default_factory=list)
     message: str = ""
     repeat_of: int | None = None
+    failures: int = 0
 
     def add_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch's metrics; an epoch that is run again after a crash replaces its first form."""

@@ -12,7 +12,8 @@ from typing import Any
 
 from rich.console import Console
 
-from tune_cifar.command import EXIT_NOTHING_FINISHED, add_data_flags, positive_int, run_command
+from tune_cifar.command import EXIT_NOTHING_FINISHED, add_data_flags, run_command, thread_count
+from tune_cifar.errors import UserError
 from tune_cifar.publish.best_model import write_model
 from tune_cifar.trial.batches import DeviceImages
 from tune_cifar.trial.checkpoint import WEIGHTS_FILE
@@ -30,6 +31,10 @@ def main(arguments: Sequence[str]) -> int:
     parameters = {name: getattr(args, name) for name in PARAMETERS if getattr(args, name) is not None}
     config = TrialConfig.from_parameters(parameters)
     console = Console()
+    try:
+        args.output.mkdir(parents=True, exist_ok=True)  # before hours of training
+    except OSError as error:
+        raise UserError(f"--output {args.output}: {error.strerror}. Choose a folder that can be written.") from None
     data = load_dataset(args.data or "cifar10", train_images=args.train_images)
     device = choose_device()
     prepare_device(device, cpu_threads=args.cpu_threads)
@@ -85,7 +90,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_data_flags(parser)
     parser.add_argument(
         "--cpu-threads",
-        type=positive_int,
+        type=thread_count,
         default=1,
         metavar="N",
         help="threads on a CPU (default 1, as in a search; another number changes the last digits of the results)",

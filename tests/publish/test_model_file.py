@@ -68,7 +68,7 @@ def test_neither_reader_runs_code_or_takes_the_others_file(bundle: Bundle, tmp_p
             return (Path.touch, (tmp_path / "executed",))
 
     for name in ("code.pth", "code.safetensors"):
-        with pytest.raises((pickle.UnpicklingError, ValueError)):
+        with pytest.raises(ValueError, match=r"pickled code|header"):
             load_model_file(_write(tmp_path, pickle.dumps(Code(), protocol=2), name))
     shutil.copyfile(bundle.weights.path, tmp_path / f"{NAME}.safetensors")
     with pytest.raises(ValueError, match=r"(?i)header"):

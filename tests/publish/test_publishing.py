@@ -207,11 +207,12 @@ def test_no_key_is_printed_or_written(
 
 
 def test_an_entry_of_the_same_place_is_replaced(search: Path) -> None:
-    first = PublishedModel("s3://b", "m", "s3://b/m", "1", "monday", "m")
+    monday, tuesday = "2026-11-23T16:30:00+00:00", "2026-11-24T09:00:00+00:00"
+    first = PublishedModel("s3://b", "m", "s3://b/m", "1", monday, "m")
     add_published(search, first)
-    add_published(search, PublishedModel("s3://b", "m", "s3://b/m", "1", "tuesday", "m"))
-    add_published(search, PublishedModel("s3://b", "m", "s3://b/m", "2", "tuesday", "m"))
-    assert [(entry.sha256, entry.when) for entry in read_published(search)] == [("1", "tuesday"), ("2", "tuesday")]
+    add_published(search, PublishedModel("s3://b", "m", "s3://b/m", "1", tuesday, "m"))
+    add_published(search, PublishedModel("s3://b", "m", "s3://b/m", "2", tuesday, "m"))
+    assert [(entry.sha256, entry.when) for entry in read_published(search)] == [("1", tuesday), ("2", tuesday)]
 
 
 def test_a_stopped_search_says_how_to_publish_it(search: Path, capsys: pytest.CaptureFixture[str]) -> None:

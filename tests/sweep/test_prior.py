@@ -173,18 +173,36 @@ def test_only_a_model_can_be_warmed(read_sweep: Callable[..., SweepConfig], text
         read_prior([Path("missing")], config, SearchSpace(config), {})
 
 
-def test_a_prior_is_kept_as_it_was(prior_of: ReadPrior, tmp_path: Path) -> None:
+@pytest.fixture
+def space(read_sweep: Callable[..., SweepConfig]) -> SearchSpace:
+    return SearchSpace(read_sweep(SWEEP))
+
+
+def test_a_prior_is_kept_as_it_was(prior_of: ReadPrior, tmp_path: Path, space: SearchSpace) -> None:
     prior = prior_of((GOOD, 0.4, "finished"), (GOOD, None, "finished"))
     save_prior(tmp_path, prior)
-    assert load_prior(tmp_path) == prior
+    assert load_prior(tmp_path, space) == prior
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", "{}", '{"trials": [{"a": 1}], "lines": [], "warnings": []}'])
-def test_a_damaged_prior_is_named(tmp_path: Path, text: str | None) -> None:
+def test_a_damaged_prior_is_named(tmp_path: Path, space: SearchSpace, text: str | None) -> None:
     if text is not None:
         (tmp_path / PRIOR_FILE).write_text(text)
     with pytest.raises(UserError, match=r"prior\.json cannot be read .* Start the search again under another --name"):
-        load_prior(tmp_path)
+        load_prior(tmp_path, space)
+
+
+@pytest.mark.parametrize(
+    "change", [{"lr": 0.02}, {"lr": "0.001"}, {"lr": True}, {"lr": None}, {"batch_size": 9}, {"model": [1]}, {"x": 1}]
+)
+def test_a_kept_trial_of_another_space_is_named(
+    prior_of: ReadPrior, tmp_path: Path, space: SearchSpace, change: dict[str, Any]
+) -> None:
+    prior = prior_of((GOOD, 0.4, "finished"), (GOOD, 0.3, "finished"))
+    prior.trials[1].point.update(change)
+    save_prior(tmp_path, prior)
+    with pytest.raises(UserError, match=r"prior\.json cannot be read \(trials\[1\] is no trial of the sweep file's"):
+        load_prior(tmp_path, space)
 
 
 @pytest.mark.parametrize(("num_prior", "num_start"), [(0, 5), (1, 4), (3, 2), (5, 0), (40, 0)])

@@ -50,6 +50,14 @@ def test_bad_values_are_clipped_as_far_from_the_median_as_the_best(
     assert clipped(values, StudyDirection[direction]) == pytest.approx(expected)
 
 
+def test_the_largest_seed_of_a_trial_is_one_of_the_model_too(space: Space) -> None:
+    line = space(f"method: bayes\n{LINE}")
+    study = optuna.create_study(sampler=ModelSampler(line, 2**63 - 1))
+    for value in (0.5, 0.4):
+        study.tell(ask(study, line), value)
+    assert 0 <= ask(study, line).params["lr"] <= 1
+
+
 def test_a_diverged_trial_does_not_hide_the_valley_from_the_model(space: Space) -> None:
     """Around the best point losses differ by hundredths; told 1e6 of another one, a plain model sees them as equal."""
     line = space(f"method: bayes\n{LINE}")

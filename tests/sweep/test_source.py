@@ -12,8 +12,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tune_cifar.errors import UserError
-from tune_cifar.sweep.source import SourceFile, dotted, read_source, show
+from tune_cifar.errors import UserError, show
+from tune_cifar.sweep.source import SourceFile, dotted, read_source
 
 Read = Callable[..., SourceFile]
 

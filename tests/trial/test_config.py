@@ -77,3 +77,12 @@ def test_nesterov_needs_momentum() -> None:
     with pytest.raises(UserError, match="momentum above 0"):
         TrialConfig.from_parameters({"nesterov": True, "momentum": 0.0})
     assert TrialConfig.from_parameters({"nesterov": True}).nesterov
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("lr", 10**400), ("epochs", 10**5000), ("model", "x" * 10**6), ("x" * 10**6, 1)], ids=range(4)
+)
+def test_a_value_of_any_size_is_refused_in_a_line(name: str, value: object) -> None:
+    problem = check_parameter(name, value)
+    assert problem is not None
+    assert len(problem) < 400

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from tune_cifar.files import replacing
 from tune_cifar.publish.manifest import Manifest, file_sha256, write_manifest
 from tune_cifar.trial.batches import PIXEL_MEAN, PIXEL_STD
 from tune_cifar.trial.checkpoint import load_weights, save_weights
@@ -39,12 +40,13 @@ def write_model(
     """Write `<tutorial's name>.pth` and manifest.json into `folder`, and return the model's path."""
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / model_file_name(config)
-    partial = target.with_suffix(".partial")
-    save_weights(load_weights(weights_file), partial)
+    with replacing(target) as partial:
+        save_weights(load_weights(weights_file), partial)
+        sha256, size_bytes = file_sha256(partial), partial.stat().st_size
     manifest = Manifest(
         file=target.name,
-        sha256=file_sha256(partial),
-        size_bytes=partial.stat().st_size,
+        sha256=sha256,
+        size_bytes=size_bytes,
         model=config.model,
         stem=config.stem,
         class_names=class_names,
@@ -61,8 +63,6 @@ def write_model(
         versions=dict(versions),
         data_licence=data_licence(data),
     )
-    # A reader sees a whole file or none: it is renamed into place when it is complete.
-    partial.replace(target)
     write_manifest(manifest, folder)
     return target
 

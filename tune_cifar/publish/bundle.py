@@ -74,8 +74,12 @@ def make_bundle(best_folder: Path, staging: Path) -> Bundle:
     manifest = replace(manifest, data_licence=manifest.data_licence or data_licence(manifest.data))
     name = weights_file.stem
     safetensors_file = staging / f"{name}.safetensors"
+    try:
+        tensors = save(load_weights(weights_file), metadata={"format": "pt"})
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"{best_folder / manifest.file} does not hold the weights of a network: {error}.") from None
     # Not the library's own writing to a file, which tells of a full disk by an error without its number.
-    safetensors_file.write_bytes(save(load_weights(weights_file), metadata={"format": "pt"}))
+    safetensors_file.write_bytes(tensors)
     card_file = staging / CARD_FILE
     card_file.write_text(model_card(manifest, name))
     others = (safetensors_file, card_file, *along)

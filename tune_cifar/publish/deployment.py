@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from tune_cifar.files import replace_text
 from tune_cifar.publish.bucket_target import BucketTarget
 from tune_cifar.publish.bundle import Bundle
 
@@ -44,7 +45,5 @@ def write_deployment(folder: Path, bundle: Bundle, bucket: BucketTarget) -> Path
         "integrations": [mount],
     }
     path = folder / DEPLOYMENT_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(_COMMENT.format(name=bundle.name, mount=_MOUNT) + yaml.safe_dump(spec, sort_keys=False))
-    partial.replace(path)
+    replace_text(path, _COMMENT.format(name=bundle.name, mount=_MOUNT) + yaml.safe_dump(spec, sort_keys=False))
     return path

@@ -81,7 +81,7 @@ def _bring(remote: RemoteModel, shown: str, stack: contextlib.ExitStack, say: Sa
 
     manifest = None
     with contextlib.suppress(FileNotFoundError):
-        manifest = parse_manifest(get(MANIFEST_FILE).read_text(), f"{MANIFEST_FILE} of {shown}")
+        manifest = parse_manifest(get(MANIFEST_FILE).read_bytes(), f"{MANIFEST_FILE} of {shown}")
     name = remote.file or (manifest.file if manifest else None)
     if name is None:
         raise UserError(f"{shown} has no {MANIFEST_FILE}, so it is no model that publish wrote.")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_cifar.errors import UserError
+from tune_cifar.files import replace_text
+from tune_cifar.saved_json import parse_json
 from tune_cifar.trial.config import torchvision_builder_name
 
 MANIFEST_FILE = "manifest.json"
@@ -58,16 +60,15 @@ class Manifest:
         return self.sha256 if name == self.file else self.other_files.get(name)
 
 
-def parse_manifest(text: str, place: str) -> Manifest:
+def parse_manifest(text: str | bytes, place: str) -> Manifest:
     """Read the text of a manifest; raises `UserError` that names `place` where it is none.
 
     A manifest may come from anywhere, so its names are checked to be names of files and not paths.
     """
     try:
-        values = json.loads(text)
-        manifest = Manifest(**{**values, "class_names": tuple(values["class_names"])})
+        manifest = parse_json(text, Manifest)
         problem = _problem(manifest)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except ValueError as error:
         problem = str(error)
     if problem:
         raise UserError(f"{place} is not a manifest of this project ({problem}). Move it away to go on without.")
@@ -80,17 +81,13 @@ def _problem(manifest: Manifest) -> str | None:
             return f"{name!r} is no name of a file, or has no sha256"
     if torchvision_builder_name(manifest.model) is None or manifest.stem not in _STEMS:
         return f"the network {manifest.model!r} with stem {manifest.stem!r} is not known"
-    if not all(isinstance(score, int | float) for score in manifest.scores.values()):
-        return "scores must be numbers"
     return None
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> Path:
     """Write manifest.json into `folder`, the whole file at once, and return its path."""
     path = folder / MANIFEST_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(manifest), indent=2) + "\n")
-    partial.replace(path)
+    replace_text(path, json.dumps(asdict(manifest), indent=2) + "\n")
     return path
 
 
@@ -102,7 +99,7 @@ def read_manifest(model_file: Path, folder: Path | None = None) -> Manifest | No
     path = (folder or model_file.parent) / MANIFEST_FILE
     if not path.is_file():
         return None
-    manifest = parse_manifest(path.read_text(), str(path))
+    manifest = parse_manifest(path.read_bytes(), str(path))
     if manifest.sha256_of(model_file.name) is None:
         return None
     problem = difference(model_file, manifest, model_file.name)
@@ -127,7 +124,7 @@ def find_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise UserError(f"There is no model in {folder}: no {MANIFEST_FILE}. Of a search, no trial has finished then.")
-    return parse_manifest(path.read_text(), str(path))
+    return parse_manifest(path.read_bytes(), str(path))
 
 
 def add_file(path: Path) -> None:

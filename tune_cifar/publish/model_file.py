@@ -21,17 +21,17 @@ _LONGEST_HEAD_BYTES = 20_000
 
 
 def load_model_file(path: Path) -> dict[str, Tensor]:
-    """The weights in a .pth or .safetensors file; neither can run code. Raises what the two readers raise."""
+    """The weights in a .pth or .safetensors file; neither can run code. Raises `ValueError` where it holds none."""
     if path.suffix != ".safetensors":
         return load_weights(path)
     check_safetensors()
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from None
+    except Exception as error:
+        # SafetensorError of a broken header, KeyError of a type that torch does not have, OSError of an empty file …
+        raise ValueError(str(error) or type(error).__name__) from None
 
 
 def is_form(path: Path) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tune_cifar.errors import UserError
+from tune_cifar.files import replacing
 from tune_cifar.publish.manifest import Manifest
 from tune_cifar.publish.retry import PublishError
 from tune_cifar.trial.batches import PIXEL_MEAN, PIXEL_STD
@@ -58,14 +59,9 @@ def export_onnx(network: nn.Module, manifest: Manifest, images: np.ndarray, targ
     """
     model = _FromPixels(network.to("cpu").to(memory_format=torch.contiguous_format)).eval()
     pixels = images.transpose(0, 3, 1, 2).astype(np.float32) / 255
-    partial = target.with_suffix(".partial")
-    try:
+    with replacing(target) as partial:
         _write(_graph(model), manifest, partial)
-        difference = _compare(model, pixels, partial)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
-    return difference
+        return _compare(model, pixels, partial)
 
 
 def _graph(model: nn.Module) -> Any:

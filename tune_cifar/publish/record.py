@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tune_cifar.errors import UserError
+from tune_cifar.files import replace_text
 from tune_cifar.report.tables import SUMMARY_FILE
+from tune_cifar.saved_json import read_json
 
 PUBLISHED_FILE = "published.json"
 
@@ -37,8 +40,11 @@ def read_published(folder: Path) -> list[PublishedModel]:
     if not path.is_file():
         return []
     try:
-        return [PublishedModel(**entry) for entry in json.loads(path.read_text())]
-    except (ValueError, TypeError) as error:
+        models = read_json(path, list[PublishedModel])
+        for model in models:
+            datetime.fromisoformat(model.when)
+        return models
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} is not a list of published models ({error}). Move it away to go on.") from None
 
 
@@ -52,9 +58,12 @@ def add_published(folder: Path, model: PublishedModel) -> None:
 def repeat_in_summary(folder: Path) -> None:
     """Write the list of published.json into summary.json as `published`."""
     path = folder / SUMMARY_FILE
-    summary = json.loads(path.read_text())
+    try:
+        summary = read_json(path, dict[str, Any])
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read ({error}). Without it, no model of the search is published.") from None
     summary["published"] = [asdict(model) for model in read_published(folder)]
-    _replace(path, json.dumps(summary, indent=2) + "\n")
+    replace_text(path, json.dumps(summary, indent=2) + "\n")
 
 
 def _place(model: PublishedModel) -> tuple[str, ...]:
@@ -62,10 +71,4 @@ def _place(model: PublishedModel) -> tuple[str, ...]:
 
 
 def _write(path: Path, models: Sequence[PublishedModel]) -> None:
-    _replace(path, json.dumps([asdict(model) for model in models], indent=2) + "\n")
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)
+    replace_text(path, json.dumps([asdict(model) for model in models], indent=2) + "\n")

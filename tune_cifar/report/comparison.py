@@ -78,7 +78,7 @@ def _overview(searches: Sequence[SearchFiles], labels: Sequence[str], metric: Me
 def _overview_cells(search: SearchFiles, label: str, value: float | None, folder: Path) -> list[Cell]:
     best = search.best
     epoch = (best.best_epoch(search.metric) if best else None) or {}
-    test = (search.summary.get("best") or {}).get("test_accuracy")
+    test = search.kept_model.test_accuracy if search.kept_model else None
     report = search.folder / REPORT_FILE
     link = quote(os.path.relpath(report, folder)) if report.is_file() else ""
     _, seconds = best_moments(search.trials, search.metric)
@@ -110,7 +110,7 @@ def _warnings(searches: Sequence[SearchFiles], *, same: bool) -> str:
     if not same:
         told = ", ".join(f"{search.metric.goal} {search.metric.name}" for search in searches)
         lines.append(f"The searches optimize different metrics ({told}), so they are compared by val_accuracy.")
-    prints = {search.summary["data"]["fingerprint"] for search in searches if search.summary}
+    prints = {search.summary.data.fingerprint for search in searches if search.summary}
     if len(prints) > 1:
         lines.append("The searches were run on different images, so their scores may not compare.")
     if any(search.state != "complete" for search in searches):

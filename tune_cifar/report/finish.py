@@ -14,7 +14,7 @@ from tune_cifar.publish.best_model import write_model
 from tune_cifar.report.mistakes import find_mistakes, save_mistakes
 from tune_cifar.report.predictions import select_predictions
 from tune_cifar.report.tables import BestModel, write_summary, write_trials
-from tune_cifar.results import TrialRecord, count_by_status, show_score
+from tune_cifar.results import CAN_WIN, TrialRecord, count_by_status, show_score
 from tune_cifar.settings import SearchSettings
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.trial.batches import DeviceImages
@@ -39,6 +39,7 @@ def write_results(
     metric: Metric,
     data: ImageDataset,
     interrupted: bool,
+    stopped_by: str | None = None,
     wall_seconds: float,
     finalists: Sequence[Finalist] = (),
     winner: Finalist | None = None,
@@ -58,6 +59,7 @@ def write_results(
         trials=trials,
         best=model,
         interrupted=interrupted,
+        stopped_by=stopped_by,
         wall_seconds=wall_seconds,
         data={
             "name": data.name,
@@ -147,7 +149,8 @@ def print_results(
         if trial.status == "failed":
             console.print(f"failed   trial {trial.number}: {trial.message}", soft_wrap=True, markup=False)
     if model is None:
-        console.print("best     none: no trial finished")
+        if not any(trial.status in CAN_WIN for trial in trials):
+            console.print("best     none: no trial finished")
         return
     config = TrialConfig.from_parameters(model.config)
     flags = " ".join(_flag(name, value) for name, value in _unlike_default(config).items())

@@ -7,11 +7,14 @@ import io
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tune_cifar.errors import UserError
+from tune_cifar.files import replace_text
+from tune_cifar.saved_json import read_json
+from tune_cifar.sweep.problems import LARGEST_INTEGER
 
 if TYPE_CHECKING:
     from tune_cifar.report.predictions import Predictions
@@ -81,10 +84,7 @@ def find_mistakes(predictions: Predictions) -> Mistakes:
 
 def save_mistakes(folder: Path, mistakes: Mistakes) -> None:
     """Write mistakes.json into the folder of the best model."""
-    path = folder / MISTAKES_FILE
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(asdict(mistakes)) + "\n")
-    partial.replace(path)
+    replace_text(folder / MISTAKES_FILE, json.dumps(asdict(mistakes)) + "\n")
 
 
 def load_mistakes(folder: Path) -> Mistakes | None:
@@ -93,14 +93,27 @@ def load_mistakes(folder: Path) -> Mistakes | None:
     if not path.is_file():
         return None
     try:
-        values: dict[str, Any] = json.loads(path.read_text())
-        return Mistakes(
-            tuple(values["class_names"]),
-            tuple(tuple(row) for row in values["confusion"]),
-            tuple(Mistake(**mistake) for mistake in values["worst"]),
-        )
-    except (ValueError, TypeError, KeyError) as error:
+        mistakes = read_json(path, Mistakes)
+        if problem := _problem(mistakes):
+            raise ValueError(problem)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}). Move it away to go on without.") from None
+    return mistakes
+
+
+def _problem(mistakes: Mistakes) -> str | None:
+    """What no model can have said, though each value is of its type; None where all is well."""
+    num_classes = len(mistakes.class_names)
+    if [len(row) for row in mistakes.confusion] != [num_classes] * num_classes:
+        return f"confusion must have a row and a column for each of the {num_classes} classes"
+    if any(not 0 <= number <= LARGEST_INTEGER for row in mistakes.confusion for number in row):
+        return "confusion must hold numbers of images"
+    if not mistakes.num_images:
+        return "confusion must count at least one image"
+    for mistake in mistakes.worst:
+        if not (0 <= mistake.label < num_classes and 0 <= mistake.predicted < num_classes):
+            return f"the mistake on image {mistake.row} is of no class from 0 to {num_classes - 1}"
+    return None
 
 
 def _png(image: np.ndarray) -> str:

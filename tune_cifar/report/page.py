@@ -15,6 +15,7 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
+from tune_cifar.files import replace_text
 from tune_cifar.report.style import DARK_COLOURS
 
 
@@ -144,9 +145,7 @@ def _cell(cell: Cell) -> str:
 
 def write_page(path: Path, page: Page) -> None:
     """Write the page; a reader sees the old file or the new one, never a part."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(page.render(), encoding="utf-8")
-    partial.replace(path)
+    replace_text(path, page.render())
 
 
 def _data_block(name: str, text: str) -> str:

@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from tune_cifar.files import replacing
 from tune_cifar.report.tables import BestModel
 from tune_cifar.trial.data import ImageDataset
 
@@ -64,8 +65,7 @@ def select_predictions(data: ImageDataset, scores: np.ndarray, num_images: int |
 
 def write_predictions(path: Path, predictions: Predictions) -> None:
     """Write index, label, prediction and scores as CSV; the images are the test split's at `index`."""
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["index", "label", "prediction", *predictions.score_columns])
         names = predictions.class_names
@@ -73,4 +73,3 @@ def write_predictions(path: Path, predictions: Predictions) -> None:
             predictions.rows, predictions.labels, predictions.predicted, predictions.scores.tolist(), strict=True
         ):
             writer.writerow([row, names[label], names[predicted], *(f"{score:.6g}" for score in scores)])
-    partial.replace(path)

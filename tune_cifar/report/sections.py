@@ -55,16 +55,16 @@ def headline(search: SearchFiles) -> str:
     """The scores of the best trial and what the search cost."""
     best, metric = search.best, search.metric
     epoch = (best.best_epoch(metric) if best else None) or {}
-    kept = search.summary.get("best") or {}
+    kept, summary = search.kept_model, search.summary
     cards = []
     if best:
         place = f"trial {best.number}, epoch {epoch['epoch']}"
         cards.append((f"Best {metric.name}", show_score(float(epoch[metric.name])), place))
         if metric.name != "val_accuracy":
             cards.append(("Validation accuracy", f"{epoch['val_accuracy']:.2%}", "of the same epoch"))
-    if kept:
-        images = search.summary["data"]["test_images"]
-        cards.append(("Test accuracy", f"{kept['test_accuracy']:.2%}", f"{images:,} images, read once"))
+    if kept and summary:
+        images = summary.data.test_images
+        cards.append(("Test accuracy", f"{kept.test_accuracy:.2%}", f"{images:,} images, read once"))
     statuses = ", ".join(f"{number} {status}" for status, number in count_by_status(search.trials).items())
     cards.append(("Trials", f"{len(search.trials):,}", statuses))
     _, seconds = best_moments(search.trials, metric)
@@ -93,8 +93,8 @@ def best_configuration(search: SearchFiles) -> str:
     constant = {name: show_value(value) for name, value in config.items() if name not in varied}
     learned = lessons(search.config, search.trials, search.finalists, best)
     words = f"<h3>What the search says</h3>{items(learned)}" if learned else ""
-    kept = search.summary.get("best")
-    model = f'<h3>Model</h3><p class="path">{html.escape(kept["model"])}</p>' if kept else ""
+    kept = search.kept_model
+    model = f'<h3>Model</h3><p class="path">{html.escape(kept.model)}</p>' if kept else ""
     return section("Best configuration", definitions(varied, "varied"), definitions(constant), words, model)
 
 
@@ -103,7 +103,7 @@ def finalists_table(search: SearchFiles) -> str:
     found = search.finalists
     if not found:
         return ""
-    won = {entry["number"] for entry in search.summary.get("finalists", ()) if entry["won"]}
+    won = {entry.number for entry in (search.summary.finalists if search.summary else ()) if entry.won}
     names = search.varied_names
     rows = []
     for finalist in found:
@@ -152,8 +152,9 @@ def provenance(search: SearchFiles) -> str:
     file = f"<h3>{html.escape(search.config.path.name)}</h3><pre>{html.escape(search.sweep_text)}</pre>"
     lists = {"Flags": flags}
     if search.summary:
-        lists["Data"] = {name.replace("_", " "): _words_of(value) for name, value in search.summary["data"].items()}
-        lists["Versions"] = search.summary["versions"]
+        about = {name: value for name, value in vars(search.summary.data).items() if value is not None}
+        lists["Data"] = {name.replace("_", " "): _words_of(value) for name, value in about.items()}
+        lists["Versions"] = search.summary.versions
     columns = (f"<div><h3>{title}</h3>{definitions(values, 'long')}</div>" for title, values in lists.items())
     return section("To run it again", file, f'<div class="columns">{"".join(columns)}</div>')
 

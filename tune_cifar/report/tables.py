@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tune_cifar.files import replace_text, replacing
 from tune_cifar.finalists import Finalist
 from tune_cifar.results import TrialRecord, count_by_status, flatten
 from tune_cifar.sweep.schema import Metric
@@ -52,6 +53,7 @@ def write_summary(
     trials: Sequence[TrialRecord],
     best: BestModel | None,
     interrupted: bool,
+    stopped_by: str | None = None,
     wall_seconds: float,
     data: Mapping[str, Any],
     versions: Mapping[str, str],
@@ -60,6 +62,7 @@ def write_summary(
 ) -> Path:
     """Write summary.json: the best trial, counts by status, cost, data and versions.
 
+    `stopped_by` is what ended an interrupted search: "interrupt", "SIGTERM", "time budget" or "disk".
     Where the best configurations were repeated it has them with the values of all seeds, the best first.
     """
     summary = {
@@ -67,6 +70,7 @@ def write_summary(
         "metric": metric.name,
         "mode": "min" if metric.goal == "minimize" else "max",
         "complete": not interrupted,
+        **({"stopped_by": stopped_by} if stopped_by else {}),
         "best": best.for_summary() if best else None,
         **({"finalists": [_finalist(one, metric, won=one is winner) for one in finalists]} if finalists else {}),
         "trials": count_by_status(trials),
@@ -77,7 +81,7 @@ def write_summary(
         "versions": dict(versions),
     }
     path = folder / SUMMARY_FILE
-    _replace(path, json.dumps(summary, indent=2) + "\n")
+    replace_text(path, json.dumps(summary, indent=2) + "\n")
     return path
 
 
@@ -100,21 +104,19 @@ def write_trials(folder: Path, trials: Sequence[TrialRecord], metric: Metric) ->
     """Write trials.csv: a row a trial with its status, its parameters and its best epoch by the metric.
 
     `repeat_of` is the number of the trial that a row repeats with another seed; `epochs` is a trial's parameter, and
-    `epochs_trained` how many it got.
+    `epochs_trained` how many it got; `failures` counts its attempts that failed.
     """
     parameters = sorted({name for trial in trials for name in flatten(trial.config)})
     # The search's own metric comes first where it is another than the tutorial's two.
     scores = list(dict.fromkeys([metric.name, "val_loss", "val_accuracy"]))
     columns = ["number", "id", "status", "repeat_of", *parameters]
-    columns += [f"best_{metric.name}", "best_epoch", *scores[1:], "epochs_trained", "seconds", "message"]
+    columns += [f"best_{metric.name}", "best_epoch", *scores[1:], "epochs_trained", "seconds", "failures", "message"]
     path = folder / TRIALS_FILE
-    partial = path.with_suffix(".partial")
-    with partial.open("w", newline="") as file:
+    with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
         writer.writeheader()
         for trial in trials:
             writer.writerow(_row(trial, metric, scores))
-    partial.replace(path)
     return path
 
 
@@ -127,6 +129,7 @@ def _row(trial: TrialRecord, metric: Metric, scores: Sequence[str]) -> dict[str,
         **flatten(trial.config),
         "epochs_trained": len(trial.epochs),
         "seconds": round(trial.training_seconds, 3),
+        "failures": trial.failures,
         "message": trial.message,
     }
     best = trial.best_epoch(metric)
@@ -135,9 +138,3 @@ def _row(trial: TrialRecord, metric: Metric, scores: Sequence[str]) -> dict[str,
         row["best_epoch"] = best["epoch"]
         row.update({score: best.get(score, "") for score in scores[1:]})
     return row
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(text)
-    partial.replace(path)

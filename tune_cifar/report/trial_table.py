@@ -55,5 +55,6 @@ def _cells(
     cells.append(Cell(str(len(trial.epochs)), kind="number"))
     cells.append(Cell(f"{trial.training_seconds:.1f}", "number"))
     repeat = f"repeats trial {trial.repeat_of}" if trial.repeat_of else ""
-    cells.append(Cell("; ".join(filter(None, [repeat, trial.message])), kind="message"))
+    failed = f"failed {'once' if trial.failures == 1 else f'{trial.failures} times'}" if trial.failures else ""
+    cells.append(Cell("; ".join(filter(None, [repeat, failed, trial.message])), kind="message"))
     return cells

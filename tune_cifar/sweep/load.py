@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
+from tune_cifar.errors import show
 from tune_cifar.sweep.grid import GRID_KINDS, grid_values
 from tune_cifar.sweep.parameters import Parameter, read_parameters
 from tune_cifar.sweep.problems import FileCheck, did_you_mean
@@ -22,7 +23,7 @@ from tune_cifar.sweep.schema import (
     Metric,
     SweepConfig,
 )
-from tune_cifar.sweep.source import Location, read_source, show
+from tune_cifar.sweep.source import Location, read_source
 from tune_cifar.sweep.trial_rules import ParameterCheck, check_listed, check_names, check_values
 
 

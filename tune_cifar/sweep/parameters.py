@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from tune_cifar.errors import show
 from tune_cifar.sweep import distributions as dist
 from tune_cifar.sweep.distributions import Distribution
 from tune_cifar.sweep.kinds import KINDS
 from tune_cifar.sweep.problems import LARGEST_INTEGER, LARGEST_NUMBER, FileCheck, did_you_mean
-from tune_cifar.sweep.source import Location, show
+from tune_cifar.sweep.source import Location
 from tune_cifar.sweep.values import comparable
 
 # exp() of these is the range of numbers that a file may have.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from tune_cifar.errors import UserError
+from tune_cifar.files import replace_text
+from tune_cifar.saved_json import read_json
 from tune_cifar.sweep.distributions import Categorical, Constant, Distribution, Quantized, practical_range
 from tune_cifar.sweep.parameters import Parameter
 from tune_cifar.sweep.prior_files import EarlierTrial, finite_number, read_earlier_trials, readings
@@ -28,9 +31,9 @@ class Prior:
     `warnings` are the lines of files of which no trial could be used.
     """
 
-    trials: tuple[PriorTrial, ...] = ()
-    lines: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
+    trials: tuple[PriorTrial, ...]
+    lines: tuple[str, ...]
+    warnings: tuple[str, ...]
 
 
 def read_prior(
@@ -64,17 +67,19 @@ def read_prior(
 
 def save_prior(folder: Path, prior: Prior) -> None:
     """Keep the prior in `folder`: a resume needs it as it was, whatever became of the files."""
-    (folder / PRIOR_FILE).write_text(json.dumps(asdict(prior)) + "\n")
+    replace_text(folder / PRIOR_FILE, json.dumps(asdict(prior)) + "\n")
 
 
-def load_prior(folder: Path) -> Prior:
-    """Read back what `save_prior` wrote; raises `UserError` where it is missing or damaged."""
+def load_prior(folder: Path, space: SearchSpace) -> Prior:
+    """Read back what `save_prior` wrote; raises `UserError` where it is missing, damaged or not of this space."""
     path = folder / PRIOR_FILE
     try:
-        kept = json.loads(path.read_text())
-        trials = tuple(PriorTrial(**trial) for trial in kept["trials"])
-        return Prior(trials, tuple(kept["lines"]), tuple(kept["warnings"]))
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        prior = read_json(path, Prior)
+        for place, trial in enumerate(prior.trials):
+            if not math.isfinite(trial.value) or not space.has(trial.point):
+                raise ValueError(f"trials[{place}] is no trial of the sweep file's parameters")
+        return prior
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}). Start the search again under another --name.") from None
 
 

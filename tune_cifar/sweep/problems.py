@@ -6,14 +6,17 @@ from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
 
-from tune_cifar.errors import UserError
-from tune_cifar.sweep.source import Location, Problem, SourceFile, dotted, show
+from tune_cifar.errors import UserError, cut, show
+from tune_cifar.sweep.source import Location, Problem, SourceFile, dotted
 from tune_cifar.sweep.values import is_number
 
 # Beyond these, differences and products of two bounds no longer fit a double.
 LARGEST_NUMBER = 1e300
 # Enough to mend a file; a file with more is broken as a whole.
 MOST_SHOWN = 50
+_LONGEST_LINE = 1_000
+# Looking for the word that a text is like takes time with its length; no key is nearly as long.
+_LONGEST_WORD = 100
 # Beyond this, a double no longer holds every whole number.
 LARGEST_INTEGER = 2**53
 
@@ -47,7 +50,7 @@ class FileCheck:
         lines = []
         for problem in sorted(self.problems, key=lambda problem: problem.line):
             name = f"{dotted(problem.location)}: " if problem.location else ""
-            lines.append(f"{self.source.path}:{problem.line}: {name}{problem.text}")
+            lines.append(f"{self.source.path}:{problem.line}: {name}{cut(problem.text, _LONGEST_LINE)}")
         heading = [f"{self.source.path} has {len(lines)} problems:"] if len(lines) > 1 else []
         rest = [f"… and {len(lines) - MOST_SHOWN} more."] if len(lines) > MOST_SHOWN else []
         raise UserError("\n".join(heading + lines[:MOST_SHOWN] + rest))
@@ -117,7 +120,8 @@ class FileCheck:
 def did_you_mean(word: Any, known: Iterable[str]) -> str:
     """A hint with the nearest known word, or nothing."""
     names = {name.lower(): name for name in known}
-    near = get_close_matches(word.lower(), names, n=1) if isinstance(word, str) else []
+    is_word = isinstance(word, str) and len(word) <= _LONGEST_WORD
+    near = get_close_matches(word.lower(), names, n=1) if is_word else []
     return f"Did you mean {names[near[0]]!r}?" if near else ""
 
 

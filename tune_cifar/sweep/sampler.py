@@ -41,6 +41,11 @@ class SweepSampler(BaseSampler):
         """The encoded point that would be best for `trial`; here a draw from the file's distributions."""
         return self._draw()
 
+    def skip(self, num_trials: int) -> None:
+        """Pass over the draws of trials that an earlier process has proposed."""
+        for _ in range(num_trials):
+            self._draw()
+
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
         """Every parameter, unless the trial was planned beforehand: then nothing is left to propose."""
         return {} if "fixed_params" in trial.system_attrs else dict(self.space.distributions)
@@ -98,7 +103,8 @@ class ModelSampler(SweepSampler):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(space, seed)
-        self.model = GPSampler(seed=seed, n_startup_trials=1, warn_independent_sampling=False)
+        # Optuna's own generator takes seeds of 32 bits, a trial those of 63.
+        self.model = GPSampler(seed=seed % 2**32, n_startup_trials=1, warn_independent_sampling=False)
 
     def propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         """The model's point; `study` holds the trials to learn from and those that are still running."""

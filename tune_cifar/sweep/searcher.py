@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from optuna.samplers import BaseSampler
 from scipy.stats import qmc
 
 from tune_cifar.errors import UserError
@@ -39,7 +38,7 @@ class SearchPlan:
     """
 
     num_trials: int
-    sampler: BaseSampler
+    sampler: SweepSampler
     start_points: list[dict[str, Any]]
     reason: str
     prior_trials: tuple[PriorTrial, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from tune_cifar.errors import UserError
+from tune_cifar.errors import UserError, cut, show
 
 Location = tuple[str | int, ...]
 
@@ -19,6 +19,9 @@ Location = tuple[str | int, ...]
 MAX_BYTES = 300_000
 MAX_DEPTH = 40
 MAX_VALUES = 100_000
+
+_LONGEST_NAME = 120
+_LONGEST_REASON = 300  # characters of what PyYAML says, which repeats names of any length
 
 _TAG = "tag:yaml.org,2002:"
 _SCALAR_TAGS = {_TAG + name for name in ("str", "int", "float", "bool", "null")}
@@ -61,7 +64,7 @@ def read_source(path: Path) -> SourceFile:
     follows YAML 1.1, where they are text. And a key given twice is a problem; PyYAML keeps the last one.
     Raises `UserError` for what cannot be read at all.
     """
-    text = _read_text(path)
+    text = read_text(path)
     if path.suffix.lower() == ".json":  # JSON may be indented by tabs, YAML may not
         text = _JSON_STRING_OR_TAB.sub(lambda match: " " if match[0] == "\t" else match[0], text)
     root, loader = _compose(path, text)
@@ -75,21 +78,14 @@ def read_source(path: Path) -> SourceFile:
     return SourceFile(path, data, {**reader.lines, (): 1}, tuple(reader.problems))
 
 
-def show(value: Any) -> str:
-    """`value` as an error message shows it: as Python writes it, cut to a readable length."""
-    try:
-        text = repr(value)
-    except ValueError:  # Python refuses to write integers of more than 4300 digits
-        text = "a huge number"
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 def dotted(location: Location) -> str:
-    """("parameters", "lr", "values", 2) as `parameters.lr.values[2]`."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    """("parameters", "lr", "values", 2) as `parameters.lr.values[2]`, of names that are too long the start."""
+    parts = (f"[{part}]" if isinstance(part, int) else f".{cut(part, _LONGEST_NAME)}" for part in location)
+    return "".join(parts).lstrip(".")
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a sweep file; raises `UserError` where there is none."""
     if not path.exists():
         raise UserError(f"{path}: there is no such file.")
     if not path.is_file():
@@ -141,7 +137,7 @@ def _compose(path: Path, text: str) -> tuple[yaml.Node | None, _Loader]:
             raise UserError(f"{place}: a second YAML document starts here. Keep one sweep in a file.") from None
         hint = " Indent with spaces, not tabs." if "'\\t'" in (error.problem or "") else ""
         reason = " ".join(part for part in (error.context, error.problem) if part)
-        raise UserError(f"{place}: not valid YAML: {reason}.{hint}") from None
+        raise UserError(f"{place}: not valid YAML: {cut(reason, _LONGEST_REASON)}.{hint}") from None
     except (ValueError, OverflowError) as error:  # escapes beyond Unicode, such as "\UFFFFFFFF"
         raise UserError(f"{path}: not valid YAML: {error}.") from None
 
@@ -219,7 +215,7 @@ class _Reader:
             self._problem(location, line, f"is read as a date, got {node.value}. Put it in quotes.")
             return None
         if not isinstance(node, yaml.ScalarNode) or node.tag not in _SCALAR_TAGS:
-            tag = node.tag.replace(_TAG, "!!")
+            tag = cut(node.tag.replace(_TAG, "!!"), _LONGEST_REASON)
             self._problem(location, line, f"has a YAML type that sweep files do not have, {tag}. Remove or quote it.")
             return None
         try:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from optuna.distributions import BaseDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 
 from tune_cifar.sweep.distributions import (
     Categorical,
@@ -23,6 +23,7 @@ from tune_cifar.sweep.encoding import ChoiceEncoding, Encoding, QuantileEncoding
 from tune_cifar.sweep.grid import grid_values
 from tune_cifar.sweep.parameters import Parameter
 from tune_cifar.sweep.schema import Method, SweepConfig
+from tune_cifar.sweep.values import is_number
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,23 @@ class SearchSpace:
                 group[parameter.name] = self.encodings[parameter.key].decode(encoded[parameter.key])
         return decoded
 
+    def encode(self, parameters: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The encoded point that decodes to a trial's parameters, but for rounding; None where there is none."""
+        point = {}
+        for parameter in self.parameters:
+            if (encoding := self.encodings.get(parameter.key)) is not None:
+                value: Any = parameters
+                for name in parameter.path:
+                    value = value.get(name) if isinstance(value, Mapping) else None
+                point[parameter.key] = encoding.encode(value)
+        return point if None not in point.values() else None
+
+    def has(self, encoded: Mapping[str, Any]) -> bool:
+        """Whether `encoded`, of whatever types, is an encoded point of this space."""
+        if encoded.keys() != self.distributions.keys():
+            return False
+        return all(_has(distribution, encoded[key]) for key, distribution in self.distributions.items())
+
     def from_quantiles(self, quantiles: Sequence[float]) -> dict[str, Any]:
         """The encoded point at the quantiles (0 to 1) of the parameters, one for each of `distributions`."""
         pairs = zip(self.encodings.items(), quantiles, strict=True)
@@ -101,6 +119,15 @@ class SearchSpace:
             samples = tuple(f"{value:.4g}" if isinstance(value, float) else str(value) for value in draws)
             rows.append(Row(".".join(parameter.path), words.distribution, words.bounds, words.scale, samples))
         return rows
+
+
+def _has(distribution: BaseDistribution, encoded: Any) -> bool:
+    if not isinstance(distribution, CategoricalDistribution) and not is_number(encoded):
+        return False
+    try:
+        return distribution._contains(distribution.to_internal_repr(encoded))
+    except ValueError:  # none of the categories
+        return False
 
 
 def _encode(parameter: Parameter, method: Method) -> Encoding:

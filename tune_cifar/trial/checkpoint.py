@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import pickle
+import struct
+import warnings
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +18,9 @@ from torch import Tensor
 WEIGHTS_FILE = "model.pth"
 PROGRESS_FILE = "progress.json"
 TRAINING_FILE = "training.pth"
+
+# What an archive starts with, and by which torch tells its two forms apart.
+_ZIP_START = b"PK\x03\x04"
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,10 +38,15 @@ class TrainingState:
 
     def write(self, folder: Path) -> None:
         """Write the files of a checkpoint into `folder`."""
-        torch.save(dict(self.weights), folder / WEIGHTS_FILE)
+        _save(dict(self.weights), folder / WEIGHTS_FILE)
         (folder / PROGRESS_FILE).write_text(json.dumps(self.progress))
         if self.momentum is not None:
-            torch.save({"momentum": self.momentum, "generator": self.generator}, folder / TRAINING_FILE)
+            _save({"momentum": self.momentum, "generator": self.generator}, folder / TRAINING_FILE)
+
+
+def _save(content: object, path: Path) -> None:
+    with path.open("wb") as file:  # given a path, torch does not say that the disk is full (torch 2.15)
+        torch.save(content, file)
 
 
 def load_checkpoint(folder: Path) -> TrainingState:
@@ -63,6 +75,40 @@ def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-    """Read a plain state_dict; refuses pickled code (`weights_only=True`)."""
-    weights: dict[str, Tensor] = torch.load(path, map_location=device, weights_only=True)
+    """Read a plain state_dict; refuses pickled code (`weights_only=True`).
+
+    Raises `ValueError` with the reason where `path` is none, and `OSError` where it cannot be read.
+    """
+    _refuse_zip_bomb(path)
+    try:
+        with warnings.catch_warnings():
+            # Of a pickle that was written in another way than torch's: whether it can be read is told below.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            weights = torch.load(path, map_location=device, weights_only=True)
+    except OSError:
+        raise
+    except pickle.UnpicklingError:
+        # torch's own message proposes to load the file without this protection.
+        raise ValueError("it holds pickled code, or is no file that torch.save wrote") from None
+    except Exception as error:
+        # Broken bytes make the reader raise whatever it stumbles on: RuntimeError, EOFError, KeyError, MemoryError …
+        raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
+    if not isinstance(weights, dict) or not all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in weights.items()
+    ):
+        raise ValueError("it does not hold tensors by name")
     return weights
+
+
+def _refuse_zip_bomb(path: Path) -> None:
+    """Raise `ValueError` where a zip archive unpacks to more than its own size: `torch.save` compresses nothing."""
+    with path.open("rb") as file:
+        if file.read(len(_ZIP_START)) != _ZIP_START:
+            return  # the form of older versions of torch, or nothing of the kind, which torch's reader tells
+        try:
+            with zipfile.ZipFile(file) as archive:
+                unpacked_bytes = sum(entry.file_size for entry in archive.infolist())
+        except (zipfile.BadZipFile, ValueError, NotImplementedError, struct.error) as error:
+            raise ValueError(f"it is a broken archive: {error}") from None
+    if unpacked_bytes > path.stat().st_size:
+        raise ValueError(f"its {path.stat().st_size:,} bytes unpack to {unpacked_bytes:,}, which torch.save never does")

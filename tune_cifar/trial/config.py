@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any
 
-from tune_cifar.errors import UserError
+from tune_cifar.errors import UserError, show
 
 Check = Callable[[Any], str | None]
 
@@ -92,9 +92,9 @@ def check_parameter(name: str, value: Any) -> str | None:
     """Say why `name: value` cannot be trained, or return None."""
     rule = PARAMETERS.get(name)
     if rule is None:
-        near = get_close_matches(name, PARAMETERS, n=1)
+        near = get_close_matches(name[:80], PARAMETERS, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        return f"{name!r} is not a parameter of the trial; {hint}known: {', '.join(PARAMETERS)}"
+        return f"{show(name)} is not a parameter of the trial; {hint}known: {', '.join(PARAMETERS)}"
     return rule.check(value)
 
 
@@ -118,9 +118,9 @@ def leaves(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 def _number(rule: str, accept: Callable[[float], bool]) -> Check:
     def check(value: Any) -> str | None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"must be a number ({rule}), got {value!r}"
-        return None if accept(value) else f"must be {rule}, got {value!r}"
+        if not _is_number(value):
+            return f"must be a number ({rule}), got {show(value)}"
+        return None if accept(value) else f"must be {rule}, got {show(value)}"
 
     return check
 
@@ -129,10 +129,9 @@ def _integer(low: int, high: int | None = None) -> Check:
     rule = f"a whole number from {low} up" if high is None else f"a whole number from {low} to {high}"
 
     def check(value: Any) -> str | None:
-        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-        whole = number and value == int(value)
+        whole = _is_number(value) and value == int(value)
         if not whole or value < low or (high is not None and value > high):
-            return f"must be {rule}, got {value!r}"
+            return f"must be {rule}, got {show(value)}"
         return None
 
     return check
@@ -140,19 +139,24 @@ def _integer(low: int, high: int | None = None) -> Check:
 
 def _one_of(*choices: str) -> Check:
     def check(value: Any) -> str | None:
-        return None if value in choices else f"must be one of {', '.join(choices)}, got {value!r}"
+        return None if value in choices else f"must be one of {', '.join(choices)}, got {show(value)}"
 
     return check
 
 
 def _boolean(value: Any) -> str | None:
-    return None if isinstance(value, bool) else f"must be true or false, got {value!r}"
+    return None if isinstance(value, bool) else f"must be true or false, got {show(value)}"
 
 
 def _model(value: Any) -> str | None:
     if isinstance(value, str) and torchvision_builder_name(value):
         return None
-    return f"must be a torchvision ResNet, got {value!r}; known: {', '.join(MODELS)}"
+    return f"must be a torchvision ResNet, got {show(value)}; known: {', '.join(MODELS)}"
+
+
+def _is_number(value: Any) -> bool:
+    # By comparison: NaN and infinity are no numbers here, and neither are integers that a float cannot hold.
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
 PARAMETERS: Mapping[str, ParameterRule] = MappingProxyType(

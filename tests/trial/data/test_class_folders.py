@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,12 @@ def test_class_without_images_is_named(folder: Path) -> None:
     (folder / "train" / "bird").mkdir()
     (folder / "test" / "bird").mkdir()
     with pytest.raises(UserError, match="train/bird: there is no image in it"):
+        load_class_folders(folder)
+
+
+def test_what_is_no_file_is_named(folder: Path) -> None:
+    os.mkfifo(folder / "test" / "dog" / "2.png")
+    with pytest.raises(UserError, match=r"test/dog/2\.png: it has the name of an image and is no file"):
         load_class_folders(folder)
 
 

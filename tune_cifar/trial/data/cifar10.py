@@ -80,6 +80,8 @@ def load_cifar10_folder(folder: Path, release: Cifar10Release = OFFICIAL_RELEASE
 
 
 def _checked_content(path: Path, md5: str) -> Any:
+    if path.exists() and not path.is_file():  # of a pipe, reading it would wait for ever
+        raise UserError(f"{path.name}: not a file")
     try:
         content = path.read_bytes()
     except FileNotFoundError:

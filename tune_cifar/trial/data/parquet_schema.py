@@ -41,7 +41,7 @@ def stored_class_names(schema: pa.Schema) -> tuple[str, ...] | None:
     try:
         metadata = json.loads((schema.metadata or {})[b"huggingface"])
         names = metadata["info"]["features"]["label"]["names"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return None
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         return None
