@@ -55,3 +55,14 @@ def make_dataset() -> Callable[..., ImageDataset]:
         return ImageDataset("noise", names, split(num_train), split(num_validation), split(40), "sha256:noise")
 
     return make
+
+
+@pytest.fixture(scope="session")
+def moto_port() -> Iterator[int]:
+    """The port of an imitation of S3."""
+    from moto.server import ThreadedMotoServer  # seconds that most tests need not spend
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()[1]
+    server.stop()

@@ -17,6 +17,13 @@ RUN_BY = {
     "python -m tune_cifar.report results/NAME": "report/test_report.py",
     "python -m tune_cifar.report results/A results/B ...": "report/test_report.py",
     "python -m tune_cifar.evaluate MODEL": "publish/test_round_trip.py",
+    "make cluster-up": "cluster/test_launch.py",
+    "make cluster-down": "cluster/test_launch.py",
+    "python -m tune_cifar.search configs/sweep.yaml --address HEAD --remote-results /mnt/shared/results": (
+        "cluster/test_remote_search.py"
+    ),
+    "python -m tune_cifar.search --address HEAD --attach NAME": "cluster/test_remote_search.py",
+    "python -m tune_cifar.search --address HEAD --stop NAME": "cluster/test_remote_search.py",
     "python -m tune_cifar.export results/NAME onnx": "test_export.py",
 }
 

@@ -26,6 +26,7 @@ from tests.tracking.tensorboard_helpers import read_parameters, read_scalars
 from tests.tracking.wandb_helpers import KEY, read_run
 from tests.tracking.wandb_server import WandbServer
 from tune_cifar import search
+from tune_cifar.command import EXIT_TERMINATED
 from tune_cifar.report.mistakes import load_mistakes
 from tune_cifar.report.report import write_report
 from tune_cifar.trials_file import load_trials
@@ -376,7 +377,6 @@ def _without_times_and_ids(trials: list[dict[str, str]]) -> list[dict[str, str]]
     return [{key: value for key, value in row.items() if key not in ("id", "seconds")} for row in trials]
 
 
-# SIGTERM goes the way of Ctrl-C: the command turns it into SIGINT.
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_search_that_is_ended_goes_on_to_the_same_results(
     start_long_search: Any, undisturbed: list[dict[str, str]], tmp_path: Path, signal_number: signal.Signals
@@ -386,7 +386,9 @@ def test_a_search_that_is_ended_goes_on_to_the_same_results(
     output, errors = process.communicate(timeout=60)
     results = tmp_path / "results" / "cut"
     if signal_number != signal.SIGKILL:
-        assert process.returncode == 130, errors + output
+        assert process.returncode == EXIT_TERMINATED, errors + output
+        assert "SIGTERM  the search ends within 30s; " in output
+        assert _summary(results)["stopped_by"] == "SIGTERM"
         assert "go on with: python -m tune_cifar.search --resume --results results --name cut" in output
         assert _summary(results)["complete"] is False
         assert _trials(results)[0]["status"] == "finished"

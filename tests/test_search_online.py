@@ -17,6 +17,7 @@ import pytest
 from tests.commands import command_line, environment, run
 from tests.tracking.wandb_helpers import KEY
 from tests.tracking.wandb_server import WandbServer
+from tune_cifar.scrubbing import SECRET_VARIABLES
 
 SWEEP = """
 method: random
@@ -28,6 +29,10 @@ parameters:
   epochs: {value: 2}
 run_cap: 2
 """
+# One of each kind that a user may have in the environment.
+OTHER_KEYS = {
+    name: f"planted-{number}-c4f1b7" for number, name in enumerate(SECRET_VARIABLES) if name != "WANDB_API_KEY"
+}
 FLAGS = ("--data", "digits", "--train-images", "100", "--wandb", "online", "--prediction-images", "20")
 
 
@@ -70,6 +75,7 @@ def online(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OnlineSearch]:
             "RAY_TMPDIR": ray_folder,
             "WANDB_BASE_URL": server.url,
             "WANDB_API_KEY": KEY,
+            **OTHER_KEYS,
             "WANDB_ERROR_REPORTING": "false",
             "WANDB_PROJECT": "charts",
         }
@@ -145,12 +151,14 @@ def test_the_key_is_in_no_file_no_output_and_no_process_of_rays(online: OnlineSe
     own_files = [path for path in online.folder.rglob("*") if path.is_file()]
     assert {"raylet.out", "gcs_server.out"} <= {path.name for path in session_files}
     assert {"tuner.pkl", "summary.json", "search.json", "sweep.yaml"} <= {path.name for path in own_files}
-    assert [path for path in session_files + own_files if KEY.encode() in path.read_bytes()] == []
-    assert not any(KEY in line for line in online.command_lines)
+    texts = {path: path.read_bytes() for path in session_files + own_files}
+    keys = {KEY, *OTHER_KEYS.values()}
+    assert [(path, key) for path, text in texts.items() for key in keys if key.encode() in text] == []
+    assert not any(key in line for line in online.command_lines for key in keys)
     assert "raylet" in online.environments
     of_trials = [name for name in online.environments if "ImplicitFunc" in name or name.startswith("ray::")]
     assert of_trials, online.environments.keys()
-    holders = {name for name, variables in online.environments.items() if KEY in variables.values()}
+    holders = {name for name, variables in online.environments.items() if keys & set(variables.values())}
     assert not {name for name in holders if "wandb" not in name}
 
 

@@ -34,6 +34,12 @@ def test_settings_and_sweep_file_read_back(tmp_path: Path) -> None:
     assert sweep.read_text() == "method: grid\n"
 
 
+def test_a_sweep_file_without_a_suffix_is_found_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("method: grid\n")
+    save_settings(tmp_path, SETTINGS, tmp_path / "mine")
+    assert load_settings(tmp_path)[1].read_text() == "method: grid\n"
+
+
 def test_a_list_of_paths_is_kept_and_compared(tmp_path: Path) -> None:
     folder = tmp_path / "a"
     folder.mkdir()
@@ -59,6 +65,25 @@ def test_broken_settings_are_named(tmp_path: Path, text: str) -> None:
     folder = _save(tmp_path / "a")
     (folder / "search.json").write_text(text)
     with pytest.raises(UserError, match=r"search\.json cannot be read"):
+        load_settings(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"count": 0}, "count must be 1 or more, got 0"),
+        ({"gpus_per_trial": -1}, "gpus_per_trial must be 0 or more, got -1.0"),
+        ({"seed": -1}, "seed must be a whole number from 0"),
+        ({"seed": "1"}, "seed: should be a valid integer, got '1'"),
+        ({"precision": "fp8"}, "precision must be one of auto, fp32, bf16, got 'fp8'"),
+        ({"prior": "a"}, "prior: should be a valid array, got 'a'"),
+    ],
+)
+def test_a_setting_that_no_flag_can_have_is_named(tmp_path: Path, change: dict[str, object], told: str) -> None:
+    folder = _save(tmp_path / "a")
+    path = folder / "search.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    with pytest.raises(UserError, match=rf"search\.json cannot be read \({told}"):
         load_settings(folder)
 
 

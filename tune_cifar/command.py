@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import io
+import itertools
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -14,23 +16,50 @@ EXIT_NOTHING_FINISHED = 1
 EXIT_NOT_PUBLISHED = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 143
+"""As a shell tells it: 128 and the number of the signal, 2 for Ctrl-C and 15 for SIGTERM."""
+
+_MOST_THREADS = 1024
+
+_terminated = False
 
 
 def run_command(main: Callable[[Sequence[str]], int]) -> int:
-    """Run `main` on the command line; a user's mistake becomes one message and exit code 2, Ctrl-C becomes 130."""
-    # A scheduler that takes the machine away sends SIGTERM: end as gracefully as on Ctrl-C.
+    """Run `main` on the command line; a mistake becomes one message and exit code 2, Ctrl-C 130 and SIGTERM 143."""
+    # Ray blocks SIGINT in the jobs that are submitted to it (ray 2.60, JobSupervisor), and it ends a search here.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    # A scheduler that takes the machine away sends SIGTERM: what is open is closed as on Ctrl-C.
     signal.signal(signal.SIGTERM, _as_interrupt)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name of a file need not be text, and not every terminal has every character.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return main(sys.argv[1:])
+        return main(_checked(sys.argv[1:]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return EXIT_USER_ERROR
+    except OSError as error:
+        if error.filename is None:
+            raise
+        # A disk that is full, a name that is too long, a folder that may not be read: where, is all that helps.
+        print(f"error: {error.filename}: {error.strerror or error}.", file=sys.stderr)  # noqa: T201
+        return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)  # noqa: T201
-        return EXIT_INTERRUPTED
+        return EXIT_TERMINATED if _terminated else EXIT_INTERRUPTED
+
+
+def _checked(arguments: Sequence[str]) -> Sequence[str]:
+    """The arguments, none of which is a flag of the value `--`: of that argparse (Python 3.11) makes an empty list."""
+    for word in itertools.takewhile(lambda word: word != "--", arguments):
+        if word.startswith("--") and word.endswith("=--"):
+            raise UserError(f"{word}: a value cannot be --, which ends the flags. Give another one.")
+    return arguments
 
 
 def _as_interrupt(_signal: int, _frame: Any) -> None:
+    global _terminated
+    _terminated = True
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         # A script's `command &` ignores Ctrl-C, which then belongs to others; SIGTERM is still for this process.
         signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -56,6 +85,14 @@ def positive_int(text: str) -> int:
         value = 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    return value
+
+
+def thread_count(text: str) -> int:
+    """A number of threads that a machine can have, as an argparse type: torch ends without a word at far more."""
+    value = positive_int(text)
+    if value > _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"must be at most {_MOST_THREADS}, got {text}")
     return value
 
 

@@ -25,6 +25,7 @@ class TrialRecord:
     `reported_at` is when the search heard of the epoch, in seconds since 1970.
     `repeat_of` is the number of the trial that this one repeats with another seed, or None.
     `failures` counts the attempts that failed, of which all but a last one were retried.
+    `where` is the machine, and its GPUs if any, of the last epoch: `node-1 GPU 3`.
     """
 
     number: int
@@ -35,6 +36,7 @@ class TrialRecord:
     message: str = ""
     repeat_of: int | None = None
     failures: int = 0
+    where: str = ""
 
     def add_epoch(self, row: Mapping[str, Any]) -> None:
         """Add an epoch's metrics; an epoch that is run again after a crash replaces its first form."""

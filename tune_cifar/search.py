@@ -2,43 +2,64 @@
 
 from __future__ import annotations
 
-import shlex
+import io
 import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tune_cifar.command import EXIT_INTERRUPTED, EXIT_NOT_PUBLISHED, EXIT_NOTHING_FINISHED, run_command
+from tune_cifar.bucket_results import BucketCopy, bucket_of_search, bucket_to_resume
+from tune_cifar.cluster.origin import check_runs_here
+from tune_cifar.command import EXIT_NOT_PUBLISHED, EXIT_NOTHING_FINISHED, run_command
 from tune_cifar.console import SearchConsole
+from tune_cifar.early_end import tell_early_end, why_no_model
 from tune_cifar.errors import UserError
+from tune_cifar.files import describe_disk_error, disk_error
 from tune_cifar.finalists import plan_repeats
+from tune_cifar.limits import EarlyEnd, limits_from
 from tune_cifar.publish.flags import publishing_from
 from tune_cifar.request import SearchRequest
+from tune_cifar.runner.bucket_state import choose_start_of
 from tune_cifar.search_flags import DEFAULT_SWEEP, default_flags, parse_search_flags
 from tune_cifar.settings import SearchSettings, check_free, load_settings, newest_search, search_folder
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
+from tune_cifar.sweep.source import read_text
 from tune_cifar.tracking.wandb_place import choose_place, in_place
 from tune_cifar.trial.config import EPOCH_METRICS, TrialConfig, check_parameter
 
 if TYPE_CHECKING:
+    from tune_cifar.runner.tuning import SearchOutcome
     from tune_cifar.sweep.prior import Prior
+    from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+    from tune_cifar.trial.data import ImageDataset
 
 
 def main(arguments: Sequence[str]) -> int:
     """Check everything a user can get wrong, then plan, run and report the search."""
     args = parse_search_flags(arguments)
     console = SearchConsole(quiet=args.quiet)
+    if args.address and (args.attach or args.stop or args.resume):
+        from tune_cifar.cluster.remote import go_on_with_search
+
+        return go_on_with_search(args, arguments, console)
+    # A search on a cluster is checked here in silence, and says the same again there.
+    told = console if args.dry_run or not args.address else SearchConsole(file=io.StringIO())
     given = {name: getattr(args, name) for name in SearchSettings.__dataclass_fields__}
+    if args.rebuild and not args.resume:
+        raise UserError("--rebuild is for a search that is resumed. Give --resume too, and --name.")
     if args.resume:
         folder = search_folder(args.results, args.name) if args.name else newest_search(args.results)
+        bucket = bucket_to_resume(args.bucket, folder, partial(told.print, soft_wrap=True, markup=False))
+        check_runs_here(folder)
         saved, sweep_file = load_settings(folder)
         settings = saved.resumed_with(given)
-        if args.sweep and args.sweep.read_bytes() != sweep_file.read_bytes():
-            raise UserError(f"{args.sweep} differs from the sweep file that {folder} was started with ({sweep_file}).")
         config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
+        if args.sweep and read_text(args.sweep) != read_text(sweep_file):
+            raise UserError(f"{args.sweep} differs from the sweep file that {folder} was started with ({sweep_file}).")
     else:
         sweep_file = args.sweep or DEFAULT_SWEEP
         config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
@@ -47,16 +68,43 @@ def main(arguments: Sequence[str]) -> int:
         name = args.name or f"{config.name or sweep_file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
         folder = search_folder(args.results, name)
         check_free(folder)
+        bucket = bucket_of_search(args.bucket, name) if args.bucket else None
+        if bucket:
+            bucket.check_free()
     config = in_place(config, settings)
     for line in config.warnings:
-        console.print(f"warning  {line}", soft_wrap=True, markup=False)
+        told.print(f"warning  {line}", soft_wrap=True, markup=False)
     for line in config.notes:
-        console.print(f"note     {line}", soft_wrap=True, markup=False)
+        told.print(f"note     {line}", soft_wrap=True, markup=False)
     repeats = plan_repeats(config, repeat_best=settings.repeat_best, seeds=settings.seeds, search_seed=settings.seed)
-    prior = _prior(config, settings, folder, resume=args.resume, console=console) if settings.prior else None
+    prior = _prior(config, settings, folder, resume=args.resume, console=told) if settings.prior else None
+    if args.address:
+        from tune_cifar.cluster.remote import search_on_cluster
+
+        return search_on_cluster(args, arguments, folder, sweep_file, console)
     publishing = publishing_from(args, folder, config) if args.publish else None
-    request = SearchRequest(config, settings, folder, args.wandb, args.resume, console, repeats, prior, publishing)
-    return dry_run(request) if args.dry_run else search(request)
+    request = SearchRequest(
+        config,
+        settings,
+        folder,
+        args.wandb,
+        args.resume,
+        console,
+        repeats,
+        prior,
+        publishing,
+        limits_from(args),
+        rebuild=args.rebuild,
+        bucket=bucket,
+    )
+    if args.dry_run:
+        return dry_run(request)
+    with request.lock:
+        if bucket is None:
+            return search(request)
+        with BucketCopy(bucket, folder, partial(console.print, soft_wrap=True, markup=False)) as copy:
+            exit_code = search(request)
+        return exit_code or copy.exit_code
 
 
 def _prior(
@@ -67,7 +115,7 @@ def _prior(
     from tune_cifar.sweep.space import SearchSpace
 
     if resume:
-        prior = load_prior(folder)
+        prior = load_prior(folder, SearchSpace(config))
     else:
         paths = map(Path, settings.prior or ())
         prior = read_prior(paths, config, SearchSpace(config), TrialConfig().as_dict())
@@ -104,7 +152,7 @@ def dry_run(request: SearchRequest) -> int:
         prior_trials=request.prior_trials,
     )
     print_space(space, console)
-    print_plan(config, plan, slots, settings, request.folder, console, sharing=sharing)
+    print_plan(config, plan, slots, settings, request.folder, console, sharing=sharing, bucket=request.bucket)
     if request.publishing:
         request.publishing.preview(console)
     console.print("Nothing was started: --dry-run.")
@@ -117,26 +165,52 @@ def search(request: SearchRequest) -> int:
     from tune_cifar.tracking.wandb_mode import choose_mode
     from tune_cifar.trial.data import load_dataset
 
-    config, settings, folder, console = request.config, request.settings, request.folder, request.console
+    settings, folder, console = request.settings, request.folder, request.console
     start_seconds = time.monotonic()
+    if request.resume:
+        choose_start_of(folder, request.bucket, rebuild=request.rebuild)
     wandb_mode, wandb_reason = choose_mode(request.wandb)
     data = load_dataset(settings.data, train_images=settings.train_images)
 
+    from tune_cifar.search_trials import run_trials
+
+    outcome, wandb_callback = run_trials(request, data, wandb_mode, wandb_reason)
+    try:
+        exit_code = _finish(request, data, outcome, wandb_callback, start_seconds)
+    except Exception as failure:
+        error = disk_error(failure)
+        if error is None:
+            raise
+        early_end = EarlyEnd("disk", describe_disk_error(error, folder))
+        return tell_early_end(early_end, folder, outcome.trials, outcome.best, request.limits, console)
+    return exit_code
+
+
+def _finish(
+    request: SearchRequest,
+    data: ImageDataset,
+    outcome: SearchOutcome,
+    wandb_callback: SearchWandbCallback,
+    start_seconds: float,
+) -> int:
+    """Write and tell what a search has found, whether it is complete or not; returns the exit code."""
     from tune_cifar.report.finish import print_finalists, print_results, write_results
     from tune_cifar.report.lessons import lessons
     from tune_cifar.report.report import try_report
-    from tune_cifar.search_trials import run_trials
     from tune_cifar.tracking.wandb_search import finish_tracking
 
-    outcome, wandb_callback = run_trials(request, data, wandb_mode, wandb_reason)
+    config, settings, folder, console = request.config, request.settings, request.folder, request.console
+    early_end, best = outcome.early_end, outcome.best
+    no_model = why_no_model(early_end, best, data) if early_end and best else ""
     model = write_results(
         folder,
         trials=outcome.trials,
-        best=outcome.best,
-        best_weights=outcome.best_weights,
+        best=best,
+        best_weights=None if no_model else outcome.best_weights,
         metric=config.metric,
         data=data,
         interrupted=outcome.interrupted,
+        stopped_by=early_end.cause if early_end else None,
         wall_seconds=time.monotonic() - start_seconds,
         finalists=outcome.finalists,
         winner=outcome.winner,
@@ -144,6 +218,8 @@ def search(request: SearchRequest) -> int:
     print_finalists(outcome.finalists, outcome.winner, outcome.best, config.metric, console)
     learned = lessons(config, outcome.trials, outcome.finalists, outcome.best)
     print_results(folder, outcome.trials, model, settings, learned, console)
+    if no_model:
+        console.print(f"best     its model is not written: {no_model}; a resume writes it")
     done = outcome.best is not None and not outcome.interrupted
     exit_code = _publish(request) if done else EXIT_NOTHING_FINISHED
     for line in finish_tracking(
@@ -151,13 +227,13 @@ def search(request: SearchRequest) -> int:
     ):
         console.print(f"wandb    {line}", soft_wrap=True, markup=False)
     console.print(try_report(folder), soft_wrap=True, markup=False)
-    if outcome.interrupted:
-        again = f"python -m tune_cifar.search --resume --results {shlex.quote(str(folder.parent))} --name {folder.name}"
-        console.print(f"Stopped before the end. What finished is kept; go on with: {again}", soft_wrap=True)
+    if outcome.stopped_because:
+        console.print(f"stopped  {outcome.stopped_because} Mend that first.", soft_wrap=True, markup=False)
+    if early_end:
+        exit_code = tell_early_end(early_end, folder, outcome.trials, best, request.limits, console)
         if request.publishing and model:
             request.publishing.put_off(console)
-        return EXIT_INTERRUPTED
-    return exit_code
+    return EXIT_NOTHING_FINISHED if outcome.stopped_because else exit_code
 
 
 def _publish(request: SearchRequest) -> int:

@@ -10,13 +10,19 @@ from typing import Any
 
 from ray.tune import Callback
 
+from tune_cifar.bucket_results import BucketResults
 from tune_cifar.request import SearchRequest
+from tune_cifar.runner.bucket_state import choose_start_of
 from tune_cifar.runner.gpu_sharing import gpu_sharing
+from tune_cifar.runner.hopeless import starts_over
 from tune_cifar.runner.progress import ProgressBoard
-from tune_cifar.runner.ray_session import ray_session
+from tune_cifar.runner.ray_session import RaySession, ray_session
 from tune_cifar.runner.resources import TrialSlots, plan_slots, this_machine
 from tune_cifar.runner.search_log import SearchLog
-from tune_cifar.runner.tuning import SearchOutcome, has_started, run_search
+from tune_cifar.runner.storage_check import check_storage
+from tune_cifar.runner.tune_state import Start
+from tune_cifar.runner.tuning import SearchOutcome, run_search
+from tune_cifar.search_lock import running_here
 from tune_cifar.settings import SearchSettings, make_search_folder, save_settings
 from tune_cifar.sweep.prior import save_prior
 from tune_cifar.sweep.schema import SweepConfig
@@ -30,6 +36,7 @@ from tune_cifar.tracking.wandb_mode import Mode
 from tune_cifar.tracking.wandb_place import describe_place
 from tune_cifar.tracking.wandb_search import open_tracking
 from tune_cifar.trial.data import ImageDataset
+from tune_cifar.trial.data.source import default_cache_folder
 from tune_cifar.trial.device import choose_device
 from tune_cifar.trial.precision import choose_precision
 
@@ -39,6 +46,7 @@ def run_trials(
 ) -> tuple[SearchOutcome, SearchWandbCallback]:
     """Start Ray, print the plan and run the trials; returns what came of them and the writer of their W&B runs."""
     config, settings, folder, details = request.config, request.settings, request.folder, request.console.details
+    bucket = request.bucket
     space = SearchSpace(config)
     sharing_gpus = gpu_sharing(
         settings.gpus_per_trial,
@@ -49,7 +57,11 @@ def run_trials(
         cpus_per_trial=settings.cpus_per_trial or 1.0,
         say=lambda line: details.print(f"sharing  {line}", soft_wrap=True, markup=False),
     )
-    with sharing_gpus as sharing, ray_session() as session:
+    with (
+        running_here(default_cache_folder()) as others,
+        sharing_gpus as sharing,
+        ray_session(uses_bucket=bool(bucket)) as session,
+    ):
         slots = plan_slots(
             session.nodes,
             cpus_per_trial=settings.cpus_per_trial,
@@ -66,10 +78,25 @@ def run_trials(
             trials_at_once=slots.trials_at_once,
             prior_trials=request.prior_trials,
         )
-        resume = _open_folder(request, settings)
+        num_checked = check_storage(folder.parent, bucket)
+        start = _open_folder(request, settings)
         print_plan(
-            config, plan, slots, settings, folder, details, data=data, ray=session.description, sharing=sharing.line
+            config,
+            plan,
+            slots,
+            settings,
+            folder,
+            details,
+            data=data,
+            ray=session.description,
+            sharing=sharing.line,
+            bucket=bucket,
         )
+        if num_checked:
+            details.print(f"storage  {_describe_storage(bucket, session, num_checked)}", soft_wrap=True, markup=False)
+        if others and settings.trials_at_once is None:
+            note = "another search of yours runs here; each takes the whole machine unless --trials-at-once says less"
+            request.console.print(f"note     {note}", soft_wrap=True)
         constants, precision_reason = _constants(config, settings, slots)
         details.print(f"precision {precision_reason}", soft_wrap=True)
         details.print(f"wandb    {wandb_reason}", soft_wrap=True)
@@ -86,25 +113,47 @@ def run_trials(
             log=log,
             callbacks=trackers,
             stop_requested=wandb_callback.stop_requested,
-            resume=resume,
+            resume=start != "new",
+            rebuild=start == "rebuild",
+            bucket=bucket,
+            max_failures=settings.max_failures,
+            say=lambda line: request.console.print(line, soft_wrap=True, markup=False),
             board=board.sender if board else None,
+            limits=request.limits,
         )
     return outcome, wandb_callback
 
 
-def _open_folder(request: SearchRequest, settings: SearchSettings) -> bool:
-    """Make the folder of a new search; returns whether there is something to resume."""
+def _describe_storage(bucket: BucketResults | None, session: RaySession, num_nodes: int) -> str:
+    """What the check of the storage has found, and whose keys the trials use."""
+    what = "the bucket" if bucket else "the folder of results"
+    line = (
+        f"{num_nodes} {'node reads and writes' if num_nodes == 1 else 'nodes read and write'} {what} as this one does"
+    )
+    if bucket is None:
+        return line
+    return f"{line}, with {'its own credentials' if session.joined else 'the credentials of this process'}"
+
+
+def _open_folder(request: SearchRequest, settings: SearchSettings) -> Start:
+    """Make the folder of a new search; returns how the search starts."""
     folder = request.folder
     if not request.resume:
         make_search_folder(folder)
+        request.lock.take()
         if request.prior:
             save_prior(folder, request.prior)
         save_settings(folder, settings, request.config.path)
-        return False
-    if not has_started(folder):
+        if request.bucket:
+            request.bucket.save_note(folder)
+        return "new"
+    start = choose_start_of(folder, request.bucket, rebuild=request.rebuild)
+    if start == "new":
         request.console.print(f"resume   {folder} has no trial yet, so the search starts from the beginning")
-        return False
-    return True
+    elif starts_over(folder):
+        request.console.print(f"resume   no trial in {folder} has finished an epoch, so those that failed start again")
+        return "new"
+    return start
 
 
 def _trackers(

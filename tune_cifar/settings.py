@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
 import shutil
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tune_cifar.errors import UserError
+from tune_cifar.errors import UserError, show
+from tune_cifar.files import replace_text
+from tune_cifar.saved_json import read_json
+from tune_cifar.trial.config import PRECISION_CHOICES, check_parameter
 
 SETTINGS_FILE = "search.json"
 SWEEP_COPY = "sweep"
+SWEEP_SHA256 = "sweep_sha256"
 NAME_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -37,6 +43,7 @@ class SearchSettings:
     prior: list[str] | None = None
     wandb_project: str | None = None
     wandb_entity: str | None = None
+    max_failures: int = 2
 
     def resumed_with(self, given: dict[str, Any]) -> SearchSettings:
         """These settings again; raises `UserError` when a flag in `given` (None: not given) says otherwise."""
@@ -63,31 +70,59 @@ def _show(value: Any) -> str:
 
 def save_settings(folder: Path, settings: SearchSettings, sweep_file: Path) -> None:
     """Write search.json and a copy of the sweep file into `folder`."""
-    shutil.copyfile(sweep_file, folder / f"{SWEEP_COPY}{sweep_file.suffix}")
-    (folder / SETTINGS_FILE).write_text(json.dumps(asdict(settings), indent=2) + "\n")
+    # A file without a suffix is read as YAML, and found again by one.
+    shutil.copyfile(sweep_file, folder / f"{SWEEP_COPY}{sweep_file.suffix or '.yaml'}")
+    kept = {**asdict(settings), SWEEP_SHA256: _sha256(sweep_file)}
+    replace_text(folder / SETTINGS_FILE, json.dumps(kept, indent=2) + "\n")
 
 
 def load_settings(folder: Path) -> tuple[SearchSettings, Path]:
     """Read back what `save_settings` wrote: the settings and the copy of the sweep file."""
     path = folder / SETTINGS_FILE
-    copies = sorted(folder.glob(f"{SWEEP_COPY}.*"))
+    copies = sorted(path for path in folder.glob(f"{SWEEP_COPY}.*") if path.is_file())
     if not path.is_file() or not copies:
         raise UserError(f"{folder} is not the folder of a search: it lacks {SETTINGS_FILE} or the sweep file.")
     try:
-        values = json.loads(path.read_text())
         # A search of an earlier version lacks the flags that came later: they had not been given.
-        known = {field.name: values[field.name] for field in fields(SearchSettings) if field.name in values}
-        settings = SearchSettings(**known)
-    except (ValueError, TypeError, KeyError) as error:
+        settings = read_json(path, SearchSettings)
+        if problem := _problem(settings):
+            raise ValueError(problem)
+        sweep_sha256 = read_json(path, dict[str, Any]).get(SWEEP_SHA256)
+    except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}). Start the search again under another --name.") from None
+    if sweep_sha256 not in (None, _sha256(copies[0])):  # a search of an earlier version did not note it
+        raise UserError(
+            f"{copies[0]} is not what the search was started with: it was changed or damaged. Copy the sweep file "
+            "there again, or start a new search under another --name."
+        )
     return settings, copies[0]
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _problem(settings: SearchSettings) -> str | None:
+    """What no flag can have been, or None."""
+    for name in ("train_images", "count", "trials_at_once", "repeat_best", "seeds"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            return f"{name} must be 1 or more, got {value}"
+    for name in ("cpus_per_trial", "gpus_per_trial", "prediction_images", "max_failures"):
+        value = getattr(settings, name)
+        if isinstance(value, int | float) and not 0 <= value < math.inf:
+            return f"{name} must be 0 or more, got {value}"
+    if settings.precision not in PRECISION_CHOICES:
+        return f"precision must be one of {', '.join(PRECISION_CHOICES)}, got {show(settings.precision)}"
+    seed_problem = check_parameter("seed", settings.seed)
+    return f"seed {seed_problem}" if seed_problem else None
 
 
 def search_folder(results: Path, name: str) -> Path:
     """The folder of the search called `name`; raises `UserError` when that cannot be a folder's name."""
     if not NAME_PATTERN.fullmatch(name):
         raise UserError(
-            f"--name {name!r} must be at most 100 letters, digits, '.', '_' and '-', the first a letter or digit."
+            f"--name {show(name)} must be at most 100 letters, digits, '.', '_' and '-', the first a letter or digit."
         )
     return results / name
 

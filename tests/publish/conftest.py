@@ -123,17 +123,6 @@ def no_keys_in(keys: dict[str, str]) -> Callable[[str, Path], None]:
     return look
 
 
-@pytest.fixture(scope="session")
-def moto_port() -> Iterator[int]:
-    """The port of an imitation of S3."""
-    from moto.server import ThreadedMotoServer  # seconds that most tests need not spend
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield server.get_host_and_port()[1]
-    server.stop()
-
-
 @dataclass
 class Store:
     """A bucket with nothing in it, behind a proxy that can fail."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Callable
@@ -117,3 +118,18 @@ def test_an_error_in_training_comes_first_and_what_was_trained_is_reported(tune:
     with pytest.raises(RuntimeError, match="out of memory"):
         train()
     assert len(tune.reports) == 1
+
+
+def test_a_full_disk_is_told_of_and_the_trial_waits_for_the_search_to_end(tune: Tune) -> None:
+    told: list[OSError] = []
+
+    def refuse(_number: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    tune.on_report = refuse
+    start = time.monotonic()
+    reporter = EpochReporter(lambda: None, tune.report, tell_of_disk=told.append, most_held_seconds=0.5)
+    with pytest.raises(OSError, match="No space left"), reporter:
+        reporter.report({"epoch": 1}, _state(1))
+    assert time.monotonic() - start >= 0.5
+    assert [error.errno for error in told] == [errno.ENOSPC]

@@ -106,3 +106,20 @@ def test_a_diverged_epoch_has_no_point_that_is_not_a_number(tmp_path: Path) -> N
     (run,) = (tmp_path / "tensorboard").iterdir()
     scalars = read_scalars(run)
     assert (list(scalars["val_loss"]), list(scalars["train_loss"])) == ([1], [1])
+
+
+def test_a_trial_goes_on_whose_points_were_lost_with_the_state_of_the_search(tmp_path: Path) -> None:
+    trial = FakeTrial()
+    killed_log, killed = _logger(tmp_path)
+    for epoch in (1, 2):
+        _log_epoch(killed_log, killed, trial, epoch)
+    record = killed_log.trials[trial.trial_id]
+    log, logger = _logger(tmp_path)
+    log.trials = {trial.trial_id: record}
+    logger.recall(record, [epoch_result(epoch, lr=0.0042 / epoch) for epoch in (1, 2)])
+    _log_epoch(log, logger, trial, 3)
+    logger.log_trial_end(trial)
+    (run,) = (tmp_path / "tensorboard").iterdir()
+    scalars = read_scalars(run)
+    assert scalars["val_loss"] == {1: 1.5, 2: 0.5, 3: 1.5}
+    assert scalars["best_val_loss"] == {1: 1.5, 2: 0.5, 3: 0.5}

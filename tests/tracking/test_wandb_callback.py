@@ -19,6 +19,7 @@ from tests.tracking.wandb_server import WandbServer
 from tune_cifar.results import TrialRecord
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+from tune_cifar.tracking.wandb_run import Amendment
 
 LAST = {"status": "finished", "avg epoch runtime (seconds)": 2.5}
 
@@ -140,6 +141,35 @@ def test_a_trial_retried_after_an_error_goes_on_in_its_run(
     run = read_run(file)
     assert list(run.rows) == [1, 2, 3, 4, 5, 6]
     assert run.num_rows == 6
+
+
+def test_runs_whose_state_was_lost_go_on_and_can_be_amended(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path
+) -> None:
+    results = {1: epoch_result(1), 2: epoch_result(2), 3: epoch_result(3, **LAST)}
+    killed = make_callback()
+    for trial_id, epochs in {"done": (1, 2), "open": (1,)}.items():
+        log_epochs(killed, FakeTrial(trial_id), *epochs)
+    log_epochs(killed, FakeTrial("done"), 3, **LAST)
+    killed.log_trial_end(FakeTrial("done"))
+    killed.on_experiment_end([])
+
+    callback = make_callback()
+    callback.recall(TrialRecord(1, "done", FakeTrial("done").config, "finished"), list(results.values()))
+    callback.recall(TrialRecord(2, "open", FakeTrial("open").config, "waiting"), [results[1]])
+    log_epochs(callback, FakeTrial("open"), 2)
+    callback.log_trial_end(FakeTrial("open"))
+    callback.on_experiment_end([])
+    assert callback.amend("done", {}, Amendment("best", {"test_accuracy": 0.9}, None))
+    runs = {path: read_run(path) for path in run_files(tmp_path)}
+    (reopened,) = [run for path, run in runs.items() if "open" in path.name]
+    assert [row["val_loss"] for row in reopened.rows.values() if "val_loss" in row] == [1.5, 0.5]
+    (amended,) = [run for path, run in runs.items() if "done" in path.name and "best" in run.tags]
+    assert (amended.summary["best_val_loss"], amended.summary["val_loss"], amended.summary["status"]) == (
+        0.5,
+        1.5,
+        "finished",
+    )
 
 
 def test_an_offline_run_is_whole_after_a_kill(

@@ -8,6 +8,7 @@ import pytest
 
 from tests.tracking.wandb_helpers import KEY
 from tests.tracking.wandb_server import WandbServer
+from tune_cifar.errors import UserError
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.tracking.wandb_sweep import SWEEP_FILE, finish_sweep, open_sweep
@@ -91,6 +92,15 @@ def test_a_resumed_search_goes_on_with_its_sweep_and_finishes_it_once(server: Wa
     server.die()
     assert finish_sweep(tmp_path) is None
     assert json.loads((tmp_path / SWEEP_FILE).read_text())["finished"] is True
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"id": 1}'])
+def test_a_damaged_note_of_the_sweep_is_named(server: WandbServer, tmp_path: Path, text: str) -> None:
+    (tmp_path / SWEEP_FILE).write_text(text)
+    with pytest.raises(UserError, match=r"wandb-sweep\.json cannot be read \(.*\)\. Remove it, and the search gets a new"):
+        open_sweep(read(tmp_path), "cifar", tmp_path)
+    assert "wandb-sweep.json cannot be read" in (finish_sweep(tmp_path) or "")
+    assert server.sweeps == {}
 
 
 def refuse(server: WandbServer) -> None:

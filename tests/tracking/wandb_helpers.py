@@ -68,7 +68,8 @@ def read_run(file: Path) -> LoggedRun:
         if record["type"] == "run":
             logged.config = content.get("config", {}).get("update", logged.config)
             logged.tags = content.get("tags", logged.tags)
-            logged.name, logged.group = content["display_name"], content["run_group"]
+            # One that was opened again online does not repeat them.
+            logged.name, logged.group = content.get("display_name", logged.name), content.get("run_group", logged.group)
         elif record["type"] == "history":
             row = {key: value for key, value in content["item"].items() if not key.startswith("_")}
             logged.rows[content["step"]["num"]] = row

@@ -56,7 +56,7 @@ class ServedSweep:
 
 
 class WandbServer(ThreadingHTTPServer):
-    """Serves on a free loopback port inside `with`; `reject_keys` answers 401, `stopped` names runs to stop.
+    """Serves on a loopback port (0: a free one) inside `with`; `reject_keys` answers 401, `stopped` names runs to stop.
 
     After `hang()` it takes connections and requests, and answers none until it dies.
     """
@@ -64,8 +64,8 @@ class WandbServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, *, reject_keys: bool = False) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, *, reject_keys: bool = False, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.runs: dict[str, ServedRun] = {}
         self.sweeps: dict[str, ServedSweep] = {}
         self.refuse_sweeps = False

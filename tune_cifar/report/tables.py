@@ -104,13 +104,15 @@ def write_trials(folder: Path, trials: Sequence[TrialRecord], metric: Metric) ->
     """Write trials.csv: a row a trial with its status, its parameters and its best epoch by the metric.
 
     `repeat_of` is the number of the trial that a row repeats with another seed; `epochs` is a trial's parameter, and
-    `epochs_trained` how many it got; `failures` counts its attempts that failed.
+    `epochs_trained` how many it got; `where` is the machine of its last epoch; `failures` counts the attempts that
+    failed.
     """
     parameters = sorted({name for trial in trials for name in flatten(trial.config)})
     # The search's own metric comes first where it is another than the tutorial's two.
     scores = list(dict.fromkeys([metric.name, "val_loss", "val_accuracy"]))
     columns = ["number", "id", "status", "repeat_of", *parameters]
-    columns += [f"best_{metric.name}", "best_epoch", *scores[1:], "epochs_trained", "seconds", "failures", "message"]
+    columns += [f"best_{metric.name}", "best_epoch", *scores[1:], "epochs_trained", "seconds"]
+    columns += ["where", "failures", "message"]
     path = folder / TRIALS_FILE
     with replacing(path) as partial, partial.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="")
@@ -129,6 +131,7 @@ def _row(trial: TrialRecord, metric: Metric, scores: Sequence[str]) -> dict[str,
         **flatten(trial.config),
         "epochs_trained": len(trial.epochs),
         "seconds": round(trial.training_seconds, 3),
+        "where": trial.where,
         "failures": trial.failures,
         "message": trial.message,
     }

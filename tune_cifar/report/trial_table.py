@@ -21,12 +21,13 @@ def trials_table(search: SearchFiles) -> str:
         is_number = all(is_finite_number(flatten(trial.config)[name]) for trial in shown)
         headers.append(Cell(name.rpartition(".")[2], kind="number" if is_number else ""))
     headers += [Cell(text, kind="number") for text in (metric.name, "at epoch", *scores, "epochs", "seconds")]
-    headers.append(Cell("note"))
+    shows_where = len({trial.where for trial in shown}) > 1
+    headers += [*([Cell("where")] if shows_where else []), Cell("note")]
     rows = []
     for trial in shown:
         attributes = {"data-number": str(trial.number), "data-status": trial.status}
         attributes |= {"class": "best"} if trial is best else {}
-        rows.append(Row(_cells(trial, search, headers, names, scores), attributes))
+        rows.append(Row(_cells(trial, search, headers, names, scores, shows_where=shows_where), attributes))
     statuses = count_by_status(search.trials)
     options = "".join(f"<option>{status}</option>" for status in STATUSES if status in statuses)
     controls = (
@@ -41,7 +42,13 @@ def trials_table(search: SearchFiles) -> str:
 
 
 def _cells(
-    trial: TrialRecord, search: SearchFiles, headers: list[Cell], names: list[str], scores: list[str]
+    trial: TrialRecord,
+    search: SearchFiles,
+    headers: list[Cell],
+    names: list[str],
+    scores: list[str],
+    *,
+    shows_where: bool,
 ) -> list[Cell]:
     metric, config = search.metric, flatten(trial.config)
     epoch = trial.best_epoch(metric) or {}
@@ -54,6 +61,7 @@ def _cells(
         cells.append(Cell(shown, "number") if is_finite_number(value) else Cell("", kind="number"))
     cells.append(Cell(str(len(trial.epochs)), kind="number"))
     cells.append(Cell(f"{trial.training_seconds:.1f}", "number"))
+    cells += [Cell(trial.where)] if shows_where else []
     repeat = f"repeats trial {trial.repeat_of}" if trial.repeat_of else ""
     failed = f"failed {'once' if trial.failures == 1 else f'{trial.failures} times'}" if trial.failures else ""
     cells.append(Cell("; ".join(filter(None, [repeat, failed, trial.message])), kind="message"))

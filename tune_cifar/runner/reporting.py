@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -12,9 +14,15 @@ from typing import Any
 
 from ray import tune
 
+from tune_cifar.files import disk_error
 from tune_cifar.trial.checkpoint import TrainingState
 
 Epoch = tuple[Mapping[str, Any], TrainingState | None]
+NewCheckpoint = Callable[[], contextlib.AbstractContextManager[str | Path]]
+
+# A search that is told of a broken disk ends within seconds. One that is not (its machine is gone) must not keep this
+# process forever.
+_MOST_HELD_SECONDS = 600.0
 
 
 class EpochReporter:
@@ -25,10 +33,25 @@ class EpochReporter:
     the trial, by the error when one could not be written, else after the last epoch is reported.
     """
 
-    def __init__(self, stop_training: Callable[[], None], report: Callable[..., None] = tune.report) -> None:
-        """`stop_training` is called, from the thread, when there is no use in training on."""
+    def __init__(
+        self,
+        stop_training: Callable[[], None],
+        report: Callable[..., None] = tune.report,
+        *,
+        new_checkpoint: NewCheckpoint = tempfile.TemporaryDirectory,
+        tell_of_disk: Callable[[OSError], None] | None = None,
+        most_held_seconds: float = _MOST_HELD_SECONDS,
+    ) -> None:
+        """`stop_training` is called, from the thread, when there is no use in training on.
+
+        `new_checkpoint` makes the folders that checkpoints are written to. Where the disk takes one no more, which is
+        no failure of the trial, `tell_of_disk` is called, and the trial waits for the search to end.
+        """
         self._stop_training = stop_training
         self._report_to_tune = report
+        self._new_checkpoint = new_checkpoint
+        self._tell_of_disk = tell_of_disk
+        self._most_held_seconds = most_held_seconds
         self._epochs: queue.Queue[Epoch | None] = queue.Queue(maxsize=1)
         self._end: BaseException | None = None
         self._thread = threading.Thread(target=self._report_all, name="report", daemon=True)
@@ -58,11 +81,19 @@ class EpochReporter:
             except BaseException as end:  # SystemExit is how Tune stops a trial
                 self._end = end
                 self._stop_training()
+                self._hold(end)
+
+    def _hold(self, end: BaseException) -> None:
+        """After an error of the disk, wait for the search to end: an exception now would cost the trial a retry."""
+        error = disk_error(end)
+        if error is not None and self._tell_of_disk is not None:
+            self._tell_of_disk(error)
+            time.sleep(self._most_held_seconds)
 
     def _report(self, metrics: Mapping[str, Any], state: TrainingState | None) -> None:
         if state is None:
             self._report_to_tune(dict(metrics))
             return
-        with tempfile.TemporaryDirectory() as folder:
+        with self._new_checkpoint() as folder:
             state.write(Path(folder))
             self._report_to_tune(dict(metrics), checkpoint=tune.Checkpoint.from_directory(folder))

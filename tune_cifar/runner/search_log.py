@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 from ray import tune
@@ -27,14 +26,17 @@ EPOCH_COLUMNS = (
 class SearchLog(tune.Callback):  # type: ignore[misc]
     """Fills `trials` with one record a trial; Tune keeps them in its snapshots, so a resumed search has them all.
 
-    Whoever stops a trial says why in `stop_reasons`. `repeats` tells which trials repeat another. `tune_trials` is
-    Tune's own list, in which a new trial stands as soon as there is one.
+    Whoever stops a trial says why in `stop_reasons`, and why one failed in `failure_causes`. `alone_trials` are
+    those that get a GPU to themselves, after they failed for want of its memory. `repeats` tells which trials
+    repeat another. `tune_trials` is Tune's own list, in which a new trial stands as soon as there is one.
     """
 
     def __init__(self, metric: str, repeats: Repeats | None = None) -> None:
         self.metric = metric
         self.repeats = repeats
         self.stop_reasons: dict[str, str] = {}
+        self.failure_causes: dict[str, str] = {}
+        self.alone_trials: set[str] = set()
         self.trials: dict[str, TrialRecord] = {}
         self.tune_trials: list[Trial] = []
 
@@ -70,6 +72,7 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
         row = {name: result[name] for name in EPOCH_COLUMNS if name in result}
         record.add_epoch({**row, "reported_at": time.time(), "logged": logged_values(result, self.metric)})
         record.message = result.get("message", "")
+        record.where = result.get("where", "")
 
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """A trial ended by itself or was stopped."""
@@ -85,15 +88,21 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
         """A trial failed for good."""
         record = self.record_of(trial)
         record.status = "failed"
-        record.message = _last_line(trial)
+        record.message = self.failure_causes.get(trial.trial_id, "failed for an unknown reason")
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """A trial failed and waits for another attempt, unless the scheduler has ended it instead."""
+        if trial.status == Trial.PENDING:
+            self.record_of(trial).status = "waiting"
 
     def get_state(self) -> dict[str, Any]:
         """What Tune writes into its snapshot."""
-        return {"trials": self.trials}
+        return {"trials": self.trials, "alone_trials": self.alone_trials}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take the records of the search that is resumed."""
         self.trials = state["trials"]
+        self.alone_trials = state.get("alone_trials", set())
         self.interrupt()
 
     def interrupt(self) -> None:
@@ -107,11 +116,3 @@ def logged_values(result: dict[str, Any], metric: str) -> list[float]:
     """The values of `metric` that an epoch logged: one an epoch, but of train_loss one each 50 batches."""
     values = [row[2] for row in result["train_log"]] if metric == "train_loss" else [result.get(metric, math.nan)]
     return [float(value) for value in values if math.isfinite(value)]
-
-
-def _last_line(trial: Trial) -> str:
-    """The cause of a trial's failure in one line: the last one of what Tune wrote down."""
-    path = trial.error_file
-    text = Path(path).read_text(errors="replace") if path and Path(path).is_file() else ""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "failed for an unknown reason"

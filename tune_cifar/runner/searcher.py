@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from optuna.trial import TrialState, create_trial
 from ray.tune.search import Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from tune_cifar.results import ENDED, TrialRecord, flatten
 from tune_cifar.sweep.sampler import PRIOR
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.sweep.searcher import SearchPlan, imputed_value
 from tune_cifar.sweep.space import SearchSpace
+from tune_cifar.sweep.values import agree
 
 
 class SweepSearch(OptunaSearch):  # type: ignore[misc]
@@ -35,12 +38,16 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
         self._sweep_metric = metric
         self._values: dict[str, dict[int, float]] = {}
         self._to_impute: list[str] = []
+        self._plan = plan
         if not self._space:  # A sweep of constants only: the base class sets nothing up for an empty space.
             self._setup_study(self._mode)
-        for prior in plan.prior_trials:
+        self._add_prior()
+
+    def _add_prior(self) -> None:
+        for prior in self._plan.prior_trials:
             known = create_trial(
                 params=prior.point,
-                distributions=space.distributions,
+                distributions=self._sweep_space.distributions,
                 value=prior.value,
                 # The model knows this point, but this search has not tried it.
                 user_attrs={PRIOR: True},
@@ -59,6 +66,42 @@ class SweepSearch(OptunaSearch):  # type: ignore[misc]
         if trial_id not in self._ot_trials:
             self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._space)
         return self._sweep_space.decode(self._ot_trials[trial_id].params)
+
+    def recall(self, trials: Sequence[TrialRecord]) -> list[str]:
+        """Take in the trials of a process whose state is lost, in the order of their suggestion, before any other.
+
+        Those that have not ended count as running. Start points that they have used up are not handed out again, and
+        neither are the draws. Returns a line for each trial that is none of this sweep.
+        """
+        unused = list(self._plan.start_points)
+        points: dict[str, dict[str, Any]] = {}
+        lines = []
+        for trial in trials:
+            point = self._sweep_space.encode(trial.config)
+            if point is None:
+                lines.append(f"trial {trial.number} is no trial of the sweep file: the searcher does not know it")
+                continue
+            planned = next((start for start in unused if self._is_same(start, point)), None)
+            if planned is not None:
+                unused.remove(planned)
+            points[trial.trial_id] = planned or point
+        if self._space:
+            self._points_to_evaluate = [*points.values(), *unused]
+            self._setup_study(self._mode)
+            self._add_prior()
+        for trial_id in points:  # each gets the next of the points
+            self._ot_trials[trial_id] = self._ot_study.ask(fixed_distributions=self._space)
+        self._plan.sampler.skip(len(points))
+        for trial in trials:
+            for row in trial.epochs:
+                self.on_trial_result(trial.trial_id, row)
+            if trial.status in ENDED:
+                self.on_trial_complete(trial.trial_id, {"status": trial.status}, error=trial.status == "failed")
+        return lines
+
+    def _is_same(self, point: dict[str, Any], other: dict[str, Any]) -> bool:
+        values, others = (flatten(self._sweep_space.decode(one)) for one in (point, other))
+        return all(agree(value, others[name]) for name, value in values.items())
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Keep the value of each epoch; an epoch repeated after a crash replaces its first value."""

@@ -11,9 +11,13 @@ from typing import Any
 
 import torch
 from ray import tune
+from ray.train._internal.session import get_session
 
+from tune_cifar.runner.checkpoint_storage import checkpoint_folders
+from tune_cifar.runner.places import describe_place
 from tune_cifar.runner.progress import BoardSender, ProgressThread
 from tune_cifar.runner.reporting import EpochReporter
+from tune_cifar.runner.storage_watch import tell_of_disk
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import choose_device, prepare_device
@@ -49,9 +53,16 @@ def train_trial(
     if checkpoint is not None:
         with checkpoint.as_directory() as folder:
             run.load(Path(folder))
-    with EpochReporter(run.stop) as reporter, _telling(board, run):
+    storage = get_session().storage
+    where = describe_place()
+    reporter = EpochReporter(
+        run.stop,
+        new_checkpoint=checkpoint_folders(storage),
+        tell_of_disk=partial(tell_of_disk, storage.experiment_fs_path),
+    )
+    with reporter, _telling(board, run):
         for result in run.epochs():
-            metrics = {**_metrics(result, metric), "notes": tuple(run.notes)}
+            metrics = {**_metrics(result, metric), "notes": tuple(run.notes), "where": where}
             reporter.report(metrics, None if result.status == "diverged" else run.snapshot())
 
 

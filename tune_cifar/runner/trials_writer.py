@@ -41,6 +41,10 @@ class TrialsWriter(tune.Callback):  # type: ignore[misc]
         """A trial ended by itself or was stopped."""
         self.changed = True
 
+    def on_trial_recover(self, **info: Any) -> None:
+        """A trial failed and is tried again."""
+        self.changed = True
+
     def on_trial_error(self, **info: Any) -> None:
         """A trial failed for good."""
         self.changed = True

@@ -5,43 +5,52 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import optuna
 from ray import tune
-from ray.tune.schedulers import TrialScheduler
 
+from tune_cifar.bucket_results import BucketResults
 from tune_cifar.errors import UserError
+from tune_cifar.files import describe_disk_error, disk_error
 from tune_cifar.finalists import Finalist, finalists, repeats_have_ended
+from tune_cifar.limits import EarlyEnd, RunLimits
 from tune_cifar.results import ENDED, TrialRecord, best_run, best_trial
 from tune_cifar.runner.early_stopping import (
     EarlyStopping,
     HyperbandStopping,
     LagStopping,
-    SearchScheduler,
     SearchStopper,
     StopRequested,
 )
+from tune_cifar.runner.ending import SearchEnding
+from tune_cifar.runner.failures import every_loss_is_a_failure
+from tune_cifar.runner.hang_watch import HangWatch
+from tune_cifar.runner.held_search import HeldSearch
+from tune_cifar.runner.holding import ConcurrencyLimiter, HoldingScheduler
+from tune_cifar.runner.hopeless import FirstTrials
+from tune_cifar.runner.placement import TrialPlacement
+from tune_cifar.runner.places import TunePlace
 from tune_cifar.runner.progress import BoardSender
+from tune_cifar.runner.rebuilding import rebuild_state
 from tune_cifar.runner.repeats import RepeatSearch
 from tune_cifar.runner.resources import TrialSlots
+from tune_cifar.runner.restoring import RestoreGuard, restore
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.runner.searcher import SweepSearch
+from tune_cifar.runner.storage_watch import StorageWatch
 from tune_cifar.runner.trainable import train_trial
 from tune_cifar.runner.trials_writer import TrialsWriter
+from tune_cifar.runner.tune_state import TUNE_FOLDER
 from tune_cifar.sweep.curve_stopping import CurveRule
 from tune_cifar.sweep.early_stopping import HyperbandRule
 from tune_cifar.sweep.schema import CurveStopping, Hyperband, Metric, SweepConfig
 from tune_cifar.sweep.searcher import SearchPlan
 from tune_cifar.sweep.space import SearchSpace
-from tune_cifar.trial.checkpoint import WEIGHTS_FILE
 from tune_cifar.trial.data import ImageDataset, ImageSplit
-
-TUNE_FOLDER = "ray"
-"""Tune's own files live in this folder of a search's results."""
 
 
 @dataclass(frozen=True)
@@ -49,15 +58,19 @@ class SearchOutcome:
     """All trials, the best finished one and its weights file, and whether trials are left for a resume.
 
     Where the best configurations were repeated, `finalists` are these, the best first. Once all repeats have ended
-    `winner` is the first of them, and `best` is its best run.
+    `winner` is the first of them, and `best` is its best run. `early_end` says how a search ended that has trials
+    left. `stopped_because` says why a search that could not
+    go on was stopped, which is an interruption too; else it is empty.
     """
 
     trials: tuple[TrialRecord, ...]
     best: TrialRecord | None
     best_weights: Path | None
     interrupted: bool
+    early_end: EarlyEnd | None = None
     finalists: tuple[Finalist, ...] = ()
     winner: Finalist | None = None
+    stopped_because: str = ""
 
 
 def run_search(
@@ -73,13 +86,20 @@ def run_search(
     callbacks: list[tune.Callback],
     stop_requested: StopRequested,
     resume: bool,
+    max_failures: int,
+    say: Callable[[str], None],
     board: BoardSender | None = None,
+    limits: RunLimits | None = None,
+    rebuild: bool = False,
+    bucket: BucketResults | None = None,
 ) -> SearchOutcome:
     """Run all trials of `plan` and keep Tune's state in `folder`; Ctrl-C ends it early, with what finished kept.
 
-    `constants` join every trial's config; `log` is filled with the trials; `stop_requested` says after an epoch
-    whether a trial was told to stop. With `resume`, Tune takes up its state and only what is left is run.
-    `board` is told how far the running epochs are.
+    Where there is a `bucket`, that has the state and the checkpoints instead. `constants` join every trial's config;
+    `log` is filled with the trials; `stop_requested` says after an epoch whether a trial was told to stop. With
+    `resume`, Tune takes up its state and only what is left is run; with `rebuild` too, that state is first written anew
+    from what the trials left behind. A trial that fails is tried again `max_failures` times, and `say` gets a line of
+    it. `board` is told how far the running epochs are.
     """
     # What Tune and Optuna print of their own is either in the terminal's table or of no use to a reader:
     # Tune's new output prints boxes even when told to be silent, and an interrupted search is to it an error.
@@ -88,27 +108,53 @@ def run_search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     metric, repeats = config.metric, log.repeats
     searcher = SweepSearch(space, plan, metric)
+    place = TunePlace(folder, bucket)
     trainable = tune.with_resources(
         tune.with_parameters(
             train_trial, data=_without_test(data), metric=metric.name, cpu_threads=slots.cpu_threads, board=board
         ),
         {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
     )
+    placement = TrialPlacement(slots)
+    limits = limits or RunLimits()
+    ending = SearchEnding(log, limits, say)
+    watches = [
+        HangWatch(log, limits.hang_seconds, ending.is_held, say),
+        StorageWatch(folder.resolve() / ("" if bucket else TUNE_FOLDER), ending.disk_broke, place.tune_path),
+        ending,
+    ]
+    scheduler = HoldingScheduler(
+        SearchStopper(metric, log, stop_requested),
+        _early_stopping(config, log),
+        log,
+        placement=placement,
+        first_trials=FirstTrials(plan.num_trials, slots.trials_at_once),
+        max_failures=max_failures,
+        tune_folder=place.shown,
+        say=say,
+        ending=ending,
+    )
+    repeating = RepeatSearch(searcher, repeats, plan.num_trials, metric, log) if repeats else searcher
     tune_config = tune.TuneConfig(
-        search_alg=RepeatSearch(searcher, repeats, plan.num_trials, metric, log) if repeats else searcher,
-        scheduler=_scheduler(config, log, stop_requested),
-        num_samples=plan.num_trials + (repeats.most_repeats(plan.num_trials) if repeats else 0),
         # More than there are slots would make Tune ask for configs before it has the results to choose them by.
-        max_concurrent_trials=slots.trials_at_once,
+        search_alg=ConcurrencyLimiter(
+            HeldSearch(repeating, scheduler.waits_for_room), max_concurrent=slots.trials_at_once, ending=ending
+        ),
+        scheduler=scheduler,
+        num_samples=plan.num_trials + (repeats.most_repeats(plan.num_trials) if repeats else 0),
         reuse_actors=True,
         trial_name_creator=_trial_name,
         trial_dirname_creator=_trial_name,
     )
+    guard = RestoreGuard(place, expects=resume)
     run_config = tune.RunConfig(
         name=TUNE_FOLDER,
-        storage_path=str(folder.resolve()),
-        callbacks=[log, TrialsWriter(log, folder), *callbacks],
+        storage_path=place.storage_path,
+        storage_filesystem=place.filesystem,
+        # Tune keeps the state of each by its place in the list.
+        callbacks=[guard, log, TrialsWriter(log, folder), *callbacks, placement, *watches],
         verbose=0,
+        failure_config=tune.FailureConfig(max_failures=max_failures),
         # The best epoch and the last one. With a number to keep, Tune also writes its own state after
         # each checkpoint, so that a killed search loses no epoch.
         checkpoint_config=tune.CheckpointConfig(
@@ -117,62 +163,59 @@ def run_search(
             checkpoint_score_order="min" if metric.goal == "minimize" else "max",
         ),
     )
+    if rebuild:
+        rebuild_state(folder, trainable, constants, tune_config, run_config, log=log, metric=metric, say=say)
     if resume:
-        tuner = _restore(folder, trainable, tune_config, run_config)
+        tuner = restore(place, trainable, tune_config, run_config)
     else:
+        place.begin()
         tuner = tune.Tuner(trainable, param_space=dict(constants), tune_config=tune_config, run_config=run_config)
-    grid = tuner.fit()
+    grid = _fit(tuner, folder, ending)
     log.interrupt()
     trials = tuple(sorted(log.trials.values(), key=lambda trial: trial.number))
     own = [trial for trial in trials if trial.repeat_of is None]
     complete = sum(trial.status in ENDED for trial in own) >= plan.num_trials or _target_ended_it(own, metric)
     complete = complete and (repeats is None or repeats_have_ended(trials, metric, repeats))
+    complete = complete and not scheduler.stopped_because
     repeated = finalists(trials, metric)
     winner = repeated[0] if repeated and complete else None
     best = best_run(winner.runs, metric) if winner else best_trial(trials, metric)
     return SearchOutcome(
         trials=trials,
         best=best,
-        best_weights=_weights_of(best, metric, grid) if best else None,
+        best_weights=_weights_of(best, metric, grid, place) if best and grid else None,
         interrupted=not complete,
+        early_end=None if complete else ending.early_end,
         finalists=tuple(repeated),
         winner=winner,
+        stopped_because=scheduler.stopped_because,
     )
 
 
-def _scheduler(config: SweepConfig, log: SearchLog, stop_requested: StopRequested) -> TrialScheduler:
-    early_stopping: EarlyStopping | None = None
+def _fit(tuner: tune.Tuner, folder: Path, ending: SearchEnding) -> tune.ResultGrid | None:
+    """Run the trials; None where the disk broke so suddenly that Tune itself fell over it."""
+    with ending.at_sigterm(), every_loss_is_a_failure():
+        try:
+            return tuner.fit()
+        except Exception as failure:
+            error = disk_error(failure)
+            if error is None:
+                raise
+            ending.disk_broke(describe_disk_error(error, folder))
+            return None
+
+
+def _early_stopping(config: SweepConfig, log: SearchLog) -> EarlyStopping | None:
     if isinstance(config.early_terminate, Hyperband):
-        early_stopping = HyperbandStopping(
-            HyperbandRule(config.early_terminate, config.metric.goal), config.metric, log
-        )
-    elif isinstance(config.early_terminate, CurveStopping):
-        early_stopping = LagStopping(CurveRule(config.early_terminate, config.metric.goal), config.metric, log)
-    return SearchScheduler(SearchStopper(config.metric, log, stop_requested), early_stopping, log)
+        return HyperbandStopping(HyperbandRule(config.early_terminate, config.metric.goal), config.metric, log)
+    if isinstance(config.early_terminate, CurveStopping):
+        return LagStopping(CurveRule(config.early_terminate, config.metric.goal), config.metric, log)
+    return None
 
 
 def _target_ended_it(trials: Sequence[TrialRecord], metric: Metric) -> bool:
     reached = any(metric.reached(value) for trial in trials for value in trial.logged_values)
     return reached and all(trial.status in ENDED for trial in trials)
-
-
-def has_started(folder: Path) -> bool:
-    """Whether Tune has written anything for the search in `folder`."""
-    return (folder / TUNE_FOLDER).exists()
-
-
-def _restore(folder: Path, trainable: Any, tune_config: tune.TuneConfig, run_config: tune.RunConfig) -> tune.Tuner:
-    path = str(folder.resolve() / TUNE_FOLDER)
-    if not tune.Tuner.can_restore(path):
-        raise UserError(f"{folder} holds no state to resume from. Start the search again under another --name.")
-    tuner = tune.Tuner.restore(path, trainable=trainable)
-    # Tune would go on with the objects it pickled at the first start. Those of this process (its terminal, its
-    # W&B mode, one log for all of them) take their place; the log and the W&B callback get their state through
-    # `set_state`, the searcher its own from the files that Tune saved.
-    tuner._local_tuner._run_config.callbacks = run_config.callbacks
-    tuner._local_tuner._tune_config.scheduler = tune_config.scheduler
-    tuner._local_tuner._tune_config.search_alg = tune_config.search_alg
-    return tuner
 
 
 def _without_test(data: ImageDataset) -> ImageDataset:
@@ -185,12 +228,15 @@ def _trial_name(trial: Any) -> str:
     return f"trial-{trial.trial_id}"
 
 
-def _weights_of(best: TrialRecord, metric: Metric, grid: tune.ResultGrid) -> Path:
+def _weights_of(best: TrialRecord, metric: Metric, grid: tune.ResultGrid, place: TunePlace) -> Path:
     """The weights file of the best epoch, in Tune's storage."""
     epoch = best.best_epoch(metric) or {}
     for result in grid:
         if result.metrics and result.metrics.get("trial_id") == best.trial_id:
             for checkpoint, metrics in result.best_checkpoints:
                 if metrics["epoch"] == epoch.get("epoch"):
-                    return Path(checkpoint.path) / WEIGHTS_FILE
-    raise RuntimeError(f"no checkpoint of trial {best.trial_id} at its best epoch {epoch.get('epoch')}")
+                    return place.weights_of(checkpoint)
+    raise UserError(
+        f"trial {best.number} is the best, but its weights after epoch {epoch.get('epoch')} are no longer in "
+        f"{TUNE_FOLDER}/{_trial_name(best)}. `--resume --rebuild` trains it again."
+    )

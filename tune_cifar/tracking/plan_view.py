@@ -7,6 +7,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from tune_cifar.bucket_results import BucketResults
 from tune_cifar.runner.resources import TrialSlots
 from tune_cifar.settings import SearchSettings
 from tune_cifar.sweep.schema import SweepConfig
@@ -36,6 +37,7 @@ def print_plan(
     data: ImageDataset | None = None,
     ray: str | None = None,
     sharing: str | None = None,
+    bucket: BucketResults | None = None,
 ) -> None:
     """Print the search in a few lines; `data` and `ray` are known only once they are loaded and started.
 
@@ -47,6 +49,7 @@ def print_plan(
         images = f"{data.name}: {counts} images"
     elif settings.train_images:
         images += f", {settings.train_images:,} training images"
+    results = f"{folder}/, with checkpoints and a copy in {bucket.uri}/" if bucket else f"{folder}/"
     gpus = f" and {slots.gpus_per_trial:g} GPU" if slots.gpus_per_trial else ""
     lines = {
         "sweep": f"{config.path}: {config.method}, {config.metric.goal} {config.metric.name}",
@@ -57,7 +60,7 @@ def print_plan(
         lines["sharing"] = sharing
     if settings.repeat_best:
         lines["repeats"] = f"the best {settings.repeat_best} with {settings.seeds} other seeds each, after the trials"
-    lines |= {"data": images, "seed": str(settings.seed), "results": f"{folder}/"}
+    lines |= {"data": images, "seed": str(settings.seed), "results": results}
     if ray:
         lines["ray"] = ray
     for name, text in lines.items():

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ray.tune.experiment import Trial
 from ray.tune.logger import TBXLoggerCallback
 
+from tune_cifar.results import ENDED, TrialRecord
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.tracking.wandb_run import run_name
@@ -54,6 +56,15 @@ class SearchTensorBoard(TBXLoggerCallback):  # type: ignore[misc]  # Ray has no 
         """Take back what `get_state` gave."""
         self._points = state["points"]
 
+    def recall(self, record: TrialRecord, results: Sequence[Mapping[str, Any]]) -> None:
+        """Take in a trial of an earlier process whose state is lost, with Tune's result of each epoch."""
+        if record.status in ENDED:
+            return
+        self._points[record.trial_id] = {}
+        for result in results:
+            so_far = replace(record, epochs=[row for row in record.epochs if row["epoch"] <= result["epoch"]])
+            self._points[record.trial_id][result["epoch"]] = self._values(so_far, result)
+
     def log_trial_start(self, trial: Trial) -> None:
         """Close what an earlier attempt of the trial has open; a file is opened with the first result."""
         writer = self._trial_writer.pop(trial, None)
@@ -65,7 +76,7 @@ class SearchTensorBoard(TBXLoggerCallback):  # type: ignore[misc]  # Ray has no 
         epoch = result["epoch"]
         known = self._points.get(trial.trial_id, {})
         points = {earlier: values for earlier, values in known.items() if earlier < epoch}
-        points[epoch] = self._values(trial, result)
+        points[epoch] = self._values(self._log.record_of(trial), result)
         self._points[trial.trial_id] = points
         is_open = trial in self._trial_writer
         writer = self._trial_writer[trial] if is_open else self._open(trial)
@@ -85,9 +96,9 @@ class SearchTensorBoard(TBXLoggerCallback):  # type: ignore[misc]  # Ray has no 
         for trial in list(self._trial_writer):
             self.log_trial_start(trial)
 
-    def _values(self, trial: Trial, result: dict[str, Any]) -> dict[str, float]:
+    def _values(self, record: TrialRecord, result: Mapping[str, Any]) -> dict[str, float]:
         values = {tag: result[name] for name, tag in SCALARS.items() if name in result}
-        values[f"best_{self._metric.name}"] = self._log.record_of(trial).best_value(self._metric)
+        values[f"best_{self._metric.name}"] = record.best_value(self._metric)
         return {tag: float(value) for tag, value in values.items() if value is not None and math.isfinite(value)}
 
     def _open(self, trial: Trial) -> Any:

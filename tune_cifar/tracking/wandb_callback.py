@@ -7,18 +7,18 @@ exit code 0; one client in the driver costs well under 0.15 s a trial.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from ray.air.integrations.wandb import WandbLoggerCallback
 from ray.tune.experiment import Trial
 
+from tune_cifar.results import ENDED, TrialRecord
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.tracking.run_writer import RunWriter
 from tune_cifar.tracking.trial_history import TrialHistory
 from tune_cifar.tracking.wandb_mode import Mode, silence_client
-from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, run_id, run_name
+from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, find_run, run_id, run_name
 
 # The code by which W&B itself marks a script ended by Ctrl-C, shown as "killed" until the run goes on.
 INTERRUPTED_EXIT_CODE = 255
@@ -88,15 +88,37 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         """The run of every trial, and the rows of those that may still go on, for Tune's snapshot."""
         if not self._trial_runs:
             return None
+        # Not by `asdict`, whose deep copies were a third of a snapshot's time: Tune pickles these at once.
         return {
-            "runs": {trial_id: asdict(trial_run) for trial_id, trial_run in self._trial_runs.items()},
-            "histories": {trial_id: asdict(history) for trial_id, history in self._histories.items()},
+            "runs": {trial_id: {**vars(trial_run)} for trial_id, trial_run in self._trial_runs.items()},
+            "histories": {trial_id: {**vars(history)} for trial_id, history in self._histories.items()},
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take back what `get_state` gave."""
         self._trial_runs = {trial_id: TrialRun(**trial_run) for trial_id, trial_run in state["runs"].items()}
         self._histories = {trial_id: TrialHistory(**history) for trial_id, history in state["histories"].items()}
+
+    def recall(self, record: TrialRecord, results: Sequence[Mapping[str, Any]]) -> None:
+        """Take in a trial of an earlier process whose state is lost, with Tune's result of each epoch.
+
+        One that has not ended goes on in its run; of one that has, the run can be amended.
+        """
+        if self.mode == "disabled":
+            return
+        trial_run = find_run(self._target, record.trial_id)
+        trial_run.name = run_name(record.number, record.config, self._free_parameters)
+        trial_run.is_repeat = record.repeat_of is not None
+        history = TrialHistory()
+        for result in results:
+            history.add_result(result)
+        self._trial_runs[record.trial_id] = trial_run
+        if record.status in ENDED:
+            status = "stopped early" if record.status == "stopped" else record.status
+            ended = {"status": status} | ({"message": history.message} if history.message else {})
+            trial_run.summary = {**history.last_values, **self._best(history), **ended}
+        else:
+            self._histories[record.trial_id] = history
 
     @property
     def has_sweep(self) -> bool:
@@ -148,7 +170,7 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         self._open.remove(trial.trial_id)
         history = self._histories[trial.trial_id]
         if failed:
-            self._close(trial.trial_id, 1, "failed", history.message)
+            self._close(trial.trial_id, 1, "failed", self._log.record_of(trial).message)
             return
         # The last result of a trial that a scheduler ended still says running.
         status = "stopped early" if history.status == "running" else history.status

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 
-from tune_cifar.errors import UserError
+from tune_cifar.errors import UserError, show
 from tune_cifar.settings import SearchSettings
 from tune_cifar.sweep.schema import SweepConfig
 
@@ -37,7 +37,9 @@ def choose_place(
     if project is not None:
         check_project(project, project_place)
     if entity is not None and not re.fullmatch(r"[A-Za-z0-9_-]+", entity):
-        raise UserError(f"{entity_place} must be a W&B user or team, of letters, digits, '_' and '-', got {entity!r}.")
+        raise UserError(
+            f"{entity_place} must be a W&B user or team, of letters, digits, '_' and '-', got {show(entity)}."
+        )
     return {"wandb_project": project or DEFAULT_PROJECT, "wandb_entity": entity}
 
 
@@ -63,4 +65,4 @@ def _first(values: Mapping[str, str | None]) -> tuple[str, str | None]:
 def check_project(project: str, place: str = "The W&B project") -> None:
     """Raise `UserError` for a project's name that W&B refuses; `place` says where it stands."""
     if not 1 <= len(project) <= 128 or re.search(r"[/\\#?%:]", project):
-        raise UserError(f"{place} must be 1 to 128 characters without / \\ # ? % :, got {project!r}.")
+        raise UserError(f"{place} must be 1 to 128 characters without / \\ # ? % :, got {show(project)}.")

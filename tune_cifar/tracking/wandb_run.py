@@ -81,6 +81,17 @@ class TrialRun:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
+def find_run(target: RunTarget, trial_id: str) -> TrialRun:
+    """The run that an earlier process opened for a trial, by the folders that W&B's client left of it.
+
+    The id with "-offline" is that of a trial whose first run could not be started online.
+    """
+    own, fallback = run_id(target.search_name, trial_id), run_id(target.search_name, f"{trial_id}-offline")
+    if any(target.folder.glob(f"wandb/*run-*-{fallback}")):
+        return TrialRun(fallback)
+    return TrialRun(own, sent=any(target.folder.glob(f"wandb/run-*-{own}")))
+
+
 @dataclass(frozen=True)
 class Amendment:
     """What is added to a run that has ended: a tag, values of its summary, and an artifact if there is one."""

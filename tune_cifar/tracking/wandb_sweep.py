@@ -6,13 +6,16 @@ No agent is involved: a sweep is a record on the server, and a run belongs to it
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import wandb
 import yaml
 
+from tune_cifar.errors import UserError
+from tune_cifar.files import replace_text
+from tune_cifar.saved_json import read_json
 from tune_cifar.sweep.schema import CurveStopping, SweepConfig
 from tune_cifar.tracking.wandb_mode import silence_client
 
@@ -57,11 +60,12 @@ def open_sweep(
 ) -> tuple[WandbSweep | None, str]:
     """Create the sweep of the search in `folder`, or take the one it has; None where W&B made none, and why.
 
-    The key is the client's own matter: it is not read here. Returns within about twice `timeout_seconds`.
+    The key is the client's own matter: it is not read here. Returns within about twice `timeout_seconds`. Raises
+    `UserError` where the file that tells which sweep it has is damaged.
     """
     path = folder / SWEEP_FILE
     if path.is_file():
-        sweep = WandbSweep(**json.loads(path.read_text()))
+        sweep = _read(path)
         return sweep, f"the runs join the sweep {sweep.url}"
     variables = {
         "config": yaml.safe_dump(_as_wandb_has_it(config, project, folder.name)),
@@ -88,8 +92,10 @@ def finish_sweep(folder: Path, *, timeout_seconds: int = TIMEOUT_SECONDS) -> str
     path = folder / SWEEP_FILE
     if not path.is_file():
         return None
-    values = json.loads(path.read_text())
-    sweep = WandbSweep(**values)
+    try:
+        sweep = _read(path)
+    except UserError as error:  # the end of a search is no time to give up
+        return str(error)
     if sweep.finished:
         return None
     variables = {"id": sweep.id, "state": "FINISHED", "entityName": sweep.entity, "projectName": sweep.project}
@@ -97,7 +103,7 @@ def finish_sweep(folder: Path, *, timeout_seconds: int = TIMEOUT_SECONDS) -> str
         _ask(_FINISH, variables, timeout_seconds)
     except Exception as error:
         return f"the sweep's page may still say running ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-    _save(path, WandbSweep(**{**values, "finished": True}))
+    _save(path, replace(sweep, finished=True))
     return None
 
 
@@ -119,5 +125,12 @@ def _ask(query: str, variables: dict[str, Any], timeout_seconds: int) -> dict[st
     return answer
 
 
+def _read(path: Path) -> WandbSweep:
+    try:
+        return read_json(path, WandbSweep)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}). Remove it, and the search gets a new sweep.") from None
+
+
 def _save(path: Path, sweep: WandbSweep) -> None:
-    path.write_text(json.dumps(asdict(sweep), indent=2) + "\n")
+    replace_text(path, json.dumps(asdict(sweep), indent=2) + "\n")
