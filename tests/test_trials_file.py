@@ -53,3 +53,29 @@ def test_a_broken_file_is_told(tmp_path: Path, text: str) -> None:
     (tmp_path / TRIALS_JSON).write_text(text)
     with pytest.raises(UserError, match=r"trials\.json cannot be read"):
         load_trials(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"number": 0}, "the trials must have ascending numbers from 1 on"),
+        ({"number": "1"}, r"trials\[0\]\.number: should be a valid integer, got '1'"),
+        ({"status": "won"}, r"trials\[0\]\.status: should be 'waiting', .*got 'won'"),
+        ({"repeat_of": 1}, "trial 1 cannot repeat trial 1"),
+        ({"config": {"lr": [0.1]}}, r"trial 1: lr must be a text, a number or a boolean, got \[0\.1\]"),
+        ({"epochs": [{}]}, "trial 1, the epoch after 0: epoch must be a whole number above 0, got None"),
+        ({"epochs": [_row(1, 0.5), _row(1, 0.4)]}, "trial 1, the epoch after 1: epoch must be .* above 1, got 1"),
+        ({"epochs": [{**_row(1, 0.5), "logged": None}]}, "logged must be a list of numbers"),
+        ({"epochs": [{**_row(1, 0.5), "reported_at": 1e300}]}, "reported_at must be a number of seconds, got 1e"),
+        ({"epochs": [{**_row(1, 0.5), "val_loss": "low"}]}, "val_loss must be a number, got 'low'"),
+        ({"epochs": [{**_row(1, 0.5), "val_loss": True}]}, "val_loss must be a number, got True"),
+    ],
+)
+def test_what_no_search_writes_is_told(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+    save_trials(tmp_path, [_trial(1, 0.5)], "complete")
+    path = tmp_path / TRIALS_JSON
+    document = json.loads(path.read_text())
+    document["trials"][0].update(change)
+    path.write_text(json.dumps(document))
+    with pytest.raises(UserError, match=rf"trials\.json cannot be read \(.*{told}"):
+        load_trials(tmp_path)

@@ -105,7 +105,7 @@ def test_a_search_is_shown_to_its_end_over_a_broken_connection(machines: Machine
 
     folder = machines.work / "results" / "one"
     names = {path.name for path in folder.iterdir()}
-    assert {"report.html", "trials.csv", "trials.json", "summary.json", "best", "wandb", "search.json"} <= names
+    assert {"report.html", "trials.csv", "trials.json", "summary.json", "best", "wandb", "search.json"} <= names, log
     assert not names & {"ray", ".lock"}
     assert json.loads((folder / "summary.json").read_text())["best"]
     assert machines.laptop.processes() == []

@@ -97,7 +97,9 @@ def test_a_resumed_search_goes_on_with_its_sweep_and_finishes_it_once(server: Wa
 @pytest.mark.parametrize("text", ["", "[]", '{"id": 1}'])
 def test_a_damaged_note_of_the_sweep_is_named(server: WandbServer, tmp_path: Path, text: str) -> None:
     (tmp_path / SWEEP_FILE).write_text(text)
-    with pytest.raises(UserError, match=r"wandb-sweep\.json cannot be read \(.*\)\. Remove it, and the search gets a new"):
+    with pytest.raises(
+        UserError, match=r"wandb-sweep\.json cannot be read \(.*\)\. Remove it, and the search gets a new"
+    ):
         open_sweep(read(tmp_path), "cifar", tmp_path)
     assert "wandb-sweep.json cannot be read" in (finish_sweep(tmp_path) or "")
     assert server.sweeps == {}

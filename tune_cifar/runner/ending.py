@@ -67,7 +67,8 @@ class SearchEnding(tune.Callback):  # type: ignore[misc]  # Ray has no types
             _end_tunes_loop()
             return
         self.cause = "SIGTERM"
-        self._deadline = self._clock() + self.limits.grace_seconds - self._end_seconds()
+        self.log.deadline_seconds = self._clock() + self.limits.grace_seconds
+        self._deadline = self.log.deadline_seconds - self._end_seconds()
 
     def _end_seconds(self) -> float:
         return min(MOST_END_SECONDS, self.limits.grace_seconds / 2)
@@ -75,7 +76,7 @@ class SearchEnding(tune.Callback):  # type: ignore[misc]  # Ray has no types
     @property
     def early_end(self) -> EarlyEnd:
         """Why a search that has trials left ended, for those who write and tell it."""
-        return EarlyEnd(self.cause or "interrupt", self.disk_message, self._deadline + self._end_seconds())
+        return EarlyEnd(self.cause or "interrupt", self.disk_message, self.log.deadline_seconds)
 
     def disk_broke(self, message: str) -> None:
         """End the search because the disk does not take its files; the first message is kept."""

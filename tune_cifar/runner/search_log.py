@@ -28,7 +28,8 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
 
     Whoever stops a trial says why in `stop_reasons`, and why one failed in `failure_causes`. `alone_trials` are
     those that get a GPU to themselves, after they failed for want of its memory. `repeats` tells which trials
-    repeat another. `tune_trials` is Tune's own list, in which a new trial stands as soon as there is one.
+    repeat another. `tune_trials` is Tune's own list, in which a new trial stands as soon as there is one. The process
+    has to be over at `deadline_seconds`, a `time.monotonic()`, once a scheduler has asked it to end.
     """
 
     def __init__(self, metric: str, repeats: Repeats | None = None) -> None:
@@ -39,10 +40,11 @@ class SearchLog(tune.Callback):  # type: ignore[misc]
         self.alone_trials: set[str] = set()
         self.trials: dict[str, TrialRecord] = {}
         self.tune_trials: list[Trial] = []
+        self.deadline_seconds = math.inf
 
     def __getstate__(self) -> dict[str, Any]:
-        """Tune pickles its callbacks; its own list of trials belongs to one process."""
-        return {**self.__dict__, "tune_trials": []}
+        """Tune pickles its callbacks; its own list of trials, and the deadline, belong to one process."""
+        return {**self.__dict__, "tune_trials": [], "deadline_seconds": math.inf}
 
     def record_of(self, trial: Trial) -> TrialRecord:
         """The record of a Tune trial, made when it is first seen."""

@@ -19,7 +19,7 @@ from tune_cifar.bucket_results import BucketResults
 from tune_cifar.errors import UserError
 from tune_cifar.scrubbing import scrub
 
-NODE_SECONDS = 60.0
+NODE_SECONDS = 120.0
 """Within which each node has to answer; the first task of a node starts a process there."""
 
 _PATIENCE_SECONDS = 5.0

@@ -6,6 +6,7 @@ Tune calls its callbacks between two reports, and a server that hangs holds `wan
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -58,9 +59,11 @@ class RunWriter:
         """End the run of a trial."""
         self._calls.submit(partial(self._close, trial_id, exit_code, summary))
 
-    def wait(self) -> None:
-        """Wait for all rows and uploads, for a bounded time."""
-        deadline_seconds = time.monotonic() + self._target.init_seconds + self._target.finish_seconds + 5
+    def wait(self, latest_seconds: float = math.inf) -> None:
+        """Wait for all rows and uploads, for a bounded time and not after `latest_seconds`, a `time.monotonic()`."""
+        start_seconds = time.monotonic()
+        deadline_seconds = start_seconds + self._target.init_seconds + self._target.finish_seconds + 5
+        deadline_seconds = max(start_seconds, min(deadline_seconds, latest_seconds))
         if not self._calls.wait(deadline_seconds - time.monotonic()):
             self._say_once("W&B did not take every row in time; ray/*/result.json in the search's folder has them all.")
         for trial_id, thread in list(self._finishing.items()):
@@ -68,8 +71,9 @@ class RunWriter:
             if thread.is_alive():
                 self._cut_off.append(trial_id)
         if self._cut_off:
+            seconds = min(self._target.finish_seconds, deadline_seconds - start_seconds)
             self._say_once(
-                f"W&B: the upload of {len(self._cut_off)} run(s) was cut off after {self._target.finish_seconds:g} s. "
+                f"W&B: the upload of {len(self._cut_off)} run(s) was cut off after {seconds:.0f} s. "
                 f"Every row is in {self._target.folder / 'wandb'}; `wandb sync --include-online --id NEW_ID "
                 "RUN_FOLDER` uploads one of them as a new, complete run."
             )

@@ -22,6 +22,8 @@ from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, find_r
 
 # The code by which W&B itself marks a script ended by Ctrl-C, shown as "killed" until the run goes on.
 INTERRUPTED_EXIT_CODE = 255
+SECONDS_FOR_RESULTS = 8.0
+"""What a search that has to end in time still needs after its W&B runs are closed: tables, report, the best model."""
 
 
 class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has no types
@@ -183,7 +185,7 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         for trial_id in self._open:
             self._close(trial_id, INTERRUPTED_EXIT_CODE, "interrupted", "")
         self._open.clear()
-        self._writer.wait()
+        self._writer.wait(self._log.deadline_seconds - SECONDS_FOR_RESULTS)
 
     def amend(self, trial_id: str, config: Mapping[str, Any], amendment: Amendment) -> bool:
         """Add to the run of a trial that has ended, after the search; says whether W&B took it."""

@@ -213,5 +213,5 @@ def test_damaged_files_are_an_error_and_nothing_else(tmp_path: Path, write: Call
 def test_folder_called_like_a_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "train.parquet").mkdir()
     assert find_parquet_files(tmp_path)
-    with pytest.raises(UserError, match=r"train\.parquet: cannot be read"):
+    with pytest.raises(UserError, match=r"train\.parquet: it has the name of a parquet file and is no file"):
         load_parquet(tmp_path)

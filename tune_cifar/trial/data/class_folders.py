@@ -65,7 +65,7 @@ def _load_part(part_folder: Path, class_names: tuple[str, ...]) -> ImageSplit:
         class_sizes.append(len(of_class))
     images = np.empty((len(paths), IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)
     for row, path in enumerate(paths):
-        if not path.is_file():  # of a pipe, opening it would wait for ever
+        if path.exists() and not path.is_file():  # of a pipe, opening it would wait for ever
             raise UserError(f"{path}: it has the name of an image and is no file. Move it away.")
         with path.open("rb") as stream:
             images[row] = decode_image(stream, str(path))

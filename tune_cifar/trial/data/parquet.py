@@ -74,7 +74,7 @@ def _read_file(path: Path) -> _Rows:
     images = [np.empty((0, IMAGE_SIDE, IMAGE_SIDE, 3), dtype=np.uint8)]
     labels = [np.empty(0, dtype=np.int64)]
     folders: list[str] = []
-    if not path.is_file():  # of a pipe, opening it would wait for ever
+    if path.exists() and not path.is_file():  # of a pipe, opening it would wait for ever
         raise UserError(f"{path}: it has the name of a parquet file and is no file. Move it away.")
     try:
         with pq.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file:
