@@ -20,7 +20,7 @@ chaos: .venv/ready  ## at least 50 faults in many searches, in about 40 minutes
 
 # In proportion to 100, which is what `make test` runs: CASES=1000 is ten times as many, SEED=7 makes others.
 CASES ?= 1000
-fuzz: .venv/ready  ## damaged and hostile files and flags, thirty thousand of them in about 10 minutes
+fuzz: .venv/ready  ## some 27,000 damaged or hostile files and flags, in about 10 minutes
 	TUNE_CIFAR_FUZZ_CASES=$(CASES) TUNE_CIFAR_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/fuzz
 
 check: .venv/ready  ## lint and types

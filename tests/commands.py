@@ -25,10 +25,13 @@ def command_line(module: str, *arguments: str | Path) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment of a command: the test's own, with the checkout importable from every folder."""
+    """The environment of a command: the test's own, with the checkout importable from every folder.
+
+    A search starts its own Ray, and joins none that another test has started on this machine.
+    """
     # W&B's client lends its service to child processes by this variable; the one of a test has that test's key.
     own = {name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"}
-    return {**own, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **changes}
+    return {"RAY_ADDRESS": "local", **own, "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200", **changes}
 
 
 def run(module: str, *arguments: str | Path, folder: Path, **changes: str) -> subprocess.CompletedProcess[str]:

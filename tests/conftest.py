@@ -22,8 +22,9 @@ def _own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     of_wandb = ("WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "WANDB_PROJECT", "WANDB_ENTITY", "NETRC")
-    for name in (*of_wandb, "RAY_ADDRESS"):
+    for name in of_wandb:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("RAY_ADDRESS", "local")  # a test beside this one may have left the note of a Ray of its own
     yield
     if "wandb" in sys.modules:  # the client reads the environment, key and all, once a process
         sys.modules["wandb"].teardown()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -32,12 +31,12 @@ def bucket(tmp_path: Path) -> BucketResults:
     (tmp_path / "store" / "bucket").mkdir(parents=True)
     results = bucket_of_search(PLACE, "small")
     results.__dict__["store"] = fs.SubTreeFileSystem(str(tmp_path / "store"), fs.LocalFileSystem())
-    (tmp_path / "store" / "bucket" / "team" / "small").mkdir(parents=True)
+    (tmp_path / "store" / "bucket" / "team" / "small" / "best").mkdir(parents=True)  # which a bucket does not need
     return results
 
 
 @pytest.fixture
-def folder(tmp_path: Path, bucket: BucketResults) -> Iterator[Path]:
+def folder(tmp_path: Path, bucket: BucketResults) -> Path:
     folder = tmp_path / "results" / "small"
     folder.mkdir(parents=True)
     bucket.save_note(folder)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -309,8 +310,8 @@ def start_long_search(tmp_path: Path) -> Iterator[Any]:
     """Start a search of four trials of four epochs, one at a time, and wait until its second trial runs."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(name: str) -> subprocess.Popen[str]:
-        command = command_line("search", _write_sweep(tmp_path, LONG_SWEEP), *SMALL, "--name", name)
+    def start(name: str, *flags: str) -> subprocess.Popen[str]:
+        command = command_line("search", _write_sweep(tmp_path, LONG_SWEEP), *SMALL, "--name", name, *flags)
         process = subprocess.Popen(
             [*command, "--trials-at-once", "1"],
             cwd=tmp_path,
@@ -424,7 +425,7 @@ def _worker_of(process: subprocess.Popen[str]) -> psutil.Process:
 
 
 def test_a_trial_whose_process_dies_is_failed_and_the_search_goes_on(start_long_search: Any, tmp_path: Path) -> None:
-    process = start_long_search("hit")
+    process = start_long_search("hit", "--max-failures", "0")
     _worker_of(process).kill()
     output, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors + output
@@ -566,6 +567,7 @@ def at_the_same_time(
 ) -> tuple[Path, dict[str, subprocess.CompletedProcess[str]]]:
     """Two searches that run side by side: one reaches its target in the first trial, in the other nothing finishes."""
     folder = tmp_path_factory.mktemp("two")
+    ray_folder = tempfile.mkdtemp(prefix="ray")  # short: the names of Ray's sockets are below it
     processes = {}
     for name, text in {"target": TARGET_SWEEP, "hopeless": HOPELESS_SWEEP}.items():
         sweep = folder / f"{name}.yaml"
@@ -574,7 +576,8 @@ def at_the_same_time(
         processes[name] = subprocess.Popen(
             command_line("search", sweep, *flags),
             cwd=folder,
-            env=environment(HOME=str(folder), RAY_AUTH_MODE="disabled"),
+            # Each looks for a Ray to join, as it does for a user, but not among those of other tests.
+            env=environment(HOME=str(folder), RAY_AUTH_MODE="disabled", RAY_ADDRESS="", RAY_TMPDIR=ray_folder),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -583,6 +586,7 @@ def at_the_same_time(
     for name, process in processes.items():
         output, errors = process.communicate(timeout=300)
         ended[name] = subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+    shutil.rmtree(ray_folder, ignore_errors=True)
     return folder / "results", ended
 
 

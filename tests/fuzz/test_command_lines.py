@@ -135,9 +135,7 @@ REAL: Sequence[tuple[str, list[str]]] = (
     ("search", ["sweep.yaml", "--dry-run", "--results", "\udcff"]),
     ("train", ["--epochs", "9" * 400]),
     ("train", ["--data", "digits", "--output", "sweep.yaml"]),
-    ("train", ["--data", "digits", "--cpu-threads", "9" * 12]),
     ("evaluate", ["pipe.yaml"]),
-    ("evaluate", ["x" * 300]),
     ("publish", ["missing", "--to", "models/"]),
     ("report", ["missing", "\udcff"]),
 )

@@ -238,6 +238,16 @@ def test_output_says_where_the_page_goes(finished: Path, tmp_path: Path) -> None
     assert "resnets complete" in _read(tmp_path / "mine.html").text
 
 
+def _summary_of(trial_id: str) -> str:
+    data = {"name": "cifar10", "fingerprint": "sha256:0", "test_images": 1}
+    best = {"trial_id": trial_id, "test_accuracy": 0.5, "model": "best/a.pth"}
+    return json.dumps({"best": best, "data": data, "versions": {}})
+
+
+def _mistakes_of(confusion: list[list[int]]) -> str:
+    return json.dumps({"class_names": ["a", "b"], "confusion": confusion, "worst": []})
+
+
 @pytest.mark.parametrize(
     ("files", "arguments", "message"),
     [
@@ -246,7 +256,15 @@ def test_output_says_where_the_page_goes(finished: Path, tmp_path: Path) -> None
         ({"search.json": "{"}, ["old"], "search.json cannot be read"),
         ({"summary.json": "{}", TRIALS_JSON: None}, ["old"], "has no trials.json"),
         ({"summary.json": "{"}, ["old"], "summary.json cannot be read"),
+        ({"summary.json": "{}"}, ["old"], "summary.json cannot be read (best: Field required; data: Field required"),
+        (
+            {"summary.json": _summary_of("t9999")},
+            ["old"],
+            "the best trial of summary.json, 't9999', is not in trials.json",
+        ),
         ({"best/mistakes.json": "{"}, ["old"], "mistakes.json cannot be read"),
+        ({"best/mistakes.json": _mistakes_of([[0, 0], [0, 0]])}, ["old"], "confusion must count at least one image"),
+        ({"best/mistakes.json": _mistakes_of([[1]])}, ["old"], "a row and a column for each of the 2 classes"),
         ({}, ["old", "--output", "nowhere/page.html"], "Choose a file that can be written by --output"),
         ({}, ["old"] * 7, "At most 6 searches can be told apart"),
         ({}, [], "the following arguments are required"),
