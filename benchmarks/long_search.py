@@ -89,7 +89,8 @@ def watch(command: Sequence[str], folder: Path) -> list[Look]:
     output = folder / "output.txt"
     with output.open("wb") as file:
         started = time.monotonic()
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
+        # The memory of the trials is that of this process's descendants, which those of a cluster are not.
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1", "RAY_ADDRESS": "local"}
         process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
         driver = psutil.Process(process.pid)
         while process.poll() is None:
