@@ -118,6 +118,16 @@ def test_the_report_of_a_thousand_trials_is_small_enough_too(tmp_path: Path) -> 
     assert re.search(r"The first \d+ of 1000 trials and the best one are drawn", _read(path).text)
 
 
+def test_the_table_says_where_trials_ran_if_not_all_in_one_place(tmp_path: Path) -> None:
+    trials = make_trials(4)
+    for number, trial in enumerate(trials):
+        trial.where = f"node-1 GPU {number % 2}"
+    assert "node-1 GPU 1" in _read(write_report(make_search(tmp_path / "two", trials))).text
+    for trial in trials:
+        trial.where = "node-1"
+    assert "node-1" not in _read(write_report(make_search(tmp_path / "one", trials))).text
+
+
 def test_what_a_file_or_a_class_is_called_is_never_run(tmp_path: Path) -> None:
     trials = make_trials(10, num_epochs=2)
     for trial in trials:

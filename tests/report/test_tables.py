@@ -57,6 +57,13 @@ def test_a_repeat_names_the_trial_that_it_repeats(tmp_path: Path) -> None:
     assert (rows[2]["epochs"], rows[2]["epochs_trained"]) == ("9", "1")
 
 
+def test_trials_csv_says_where_each_trial_ran(tmp_path: Path) -> None:
+    trial = _trial(1, "finished", [0.6])
+    trial.where = "node-1 GPU 3"
+    with write_trials(tmp_path, [trial, TRIALS[1]], ACCURACY).open() as file:
+        assert [row["where"] for row in csv.DictReader(file)] == ["node-1 GPU 3", ""]
+
+
 def test_summary_has_the_finalists_with_every_seed(tmp_path: Path) -> None:
     first, other = _trial(1, "finished", [0.5, 0.7], lr=0.1, seed=0), _trial(2, "finished", [0.8], lr=0.2, seed=0)
     repeat, diverged = _trial(3, "finished", [0.9], lr=0.1, seed=1), _trial(4, "diverged", [], lr=0.2, seed=1)

@@ -85,13 +85,14 @@ def test_each_of_eight_trials_has_a_gpu_of_its_own_with_no_flags(
     assert sorted(_noted(tmp_path)) == [[str(gpu), f"{host} GPU {gpu}"] for gpu in range(8)]
 
 
-def test_a_quarter_of_a_gpu_puts_four_trials_on_each(
+def test_a_quarter_of_a_gpu_puts_four_trials_on_one_and_the_fifth_on_another(
     slots_of: Callable[..., TrialSlots], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slots = slots_of(gpus_per_trial=0.25, trials_at_once=8)
-    search = run_stub_search(tmp_path, _befall_at_once(tmp_path, 8), monkeypatch, slots=slots, num_trials=8)
-    assert [trial.status for trial in search.outcome.trials] == ["finished"] * 8
-    assert sorted(Counter(gpus for gpus, _ in _noted(tmp_path)).values()) == [4, 4]
+    assert slots_of(gpus_per_trial=0.25).trials_at_once == 8  # as many as there are cores
+    slots = slots_of(gpus_per_trial=0.25, trials_at_once=5)
+    search = run_stub_search(tmp_path, _befall_at_once(tmp_path, 5), monkeypatch, slots=slots, num_trials=5)
+    assert [trial.status for trial in search.outcome.trials] == ["finished"] * 5
+    assert sorted(Counter(gpus for gpus, _ in _noted(tmp_path)).values()) == [1, 4]
 
 
 def _note_images(folder: Path) -> Callable[..., None]:

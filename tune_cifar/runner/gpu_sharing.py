@@ -14,7 +14,7 @@ import torch
 from tune_cifar.runner.gpu_measurement import MeasurementError, TrialProcesses
 from tune_cifar.runner.heaviest_trials import heaviest_trials
 from tune_cifar.runner.mps import CUDA_PROBE, MAX_CLIENTS, MpsStatus, mps_daemon, not_running
-from tune_cifar.runner.ray_session import cluster_address
+from tune_cifar.runner.ray_address import cluster_address
 from tune_cifar.runner.resources import NodeResources
 from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.trial.config import TrialConfig

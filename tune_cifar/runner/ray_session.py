@@ -13,10 +13,10 @@ from typing import Any
 import ray
 from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
-from ray._private.utils import read_ray_address
 from ray.tune.execution import class_cache
 
 from tune_cifar.errors import UserError
+from tune_cifar.runner.ray_address import answers, cluster_address, left_address
 from tune_cifar.runner.ray_token import provide_token
 from tune_cifar.runner.resources import NodeResources
 from tune_cifar.scrubbing import AWS_VARIABLES, SECRET_VARIABLES
@@ -32,13 +32,6 @@ class RaySession:
     nodes: tuple[NodeResources, ...]
     description: str
     joined: bool = False
-
-
-def cluster_address() -> str | None:
-    """The Ray of `RAY_ADDRESS` or of `ray start` on this machine, which a session joins; None if it starts its own."""
-    # Not "auto", which joins any Ray on the machine, such as that of another search (ray 2.60).
-    address: str | None = os.environ.get("RAY_ADDRESS") or read_ray_address()
-    return None if address == "local" else address
 
 
 @contextlib.contextmanager
@@ -60,7 +53,7 @@ def ray_session(*, uses_bucket: bool = False) -> Iterator[RaySession]:
         provide_token()
         with _without_keys(AWS_VARIABLES if uses_bucket else ()), _on_loopback():
             ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
-        description = "a Ray of its own on this machine"
+        description = "a Ray of its own on this machine" + _note_on_a_left_one()
     # Ray put a handler of its own in place, which ends the process on the spot with nothing saved (ray 2.60).
     signal.signal(signal.SIGTERM, on_sigterm)
     try:
@@ -114,6 +107,8 @@ def _join(address: str, quiet: dict[str, Any]) -> str:
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
+        if not answers(address):
+            raise ConnectionError
         ray.init(address=address, **quiet)
     except ConnectionError:
         raise UserError(
@@ -121,6 +116,11 @@ def _join(address: str, quiet: dict[str, Any]) -> str:
             "Start it again, or run here alone with RAY_ADDRESS=local."
         ) from None
     return f"the Ray cluster at {ray.get_runtime_context().gcs_address}"
+
+
+def _note_on_a_left_one() -> str:
+    left = None if os.environ.get("RAY_ADDRESS") else left_address()
+    return f" (nobody answers at {left} any more, where `ray start` had started one)" if left else ""
 
 
 def _nodes() -> tuple[NodeResources, ...]:
