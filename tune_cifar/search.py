@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from tune_cifar.bucket_results import BucketCopy, bucket_of_search, bucket_to_resume
 from tune_cifar.cluster.origin import check_runs_here
-from tune_cifar.command import EXIT_NOT_PUBLISHED, EXIT_NOTHING_FINISHED, run_command
+from tune_cifar.command import run_command
 from tune_cifar.console import SearchConsole
-from tune_cifar.early_end import tell_early_end, why_no_model
+from tune_cifar.early_end import tell_early_end
 from tune_cifar.errors import UserError
 from tune_cifar.files import describe_disk_error, disk_error
 from tune_cifar.finalists import plan_repeats
@@ -32,10 +32,7 @@ from tune_cifar.tracking.wandb_place import choose_place, in_place
 from tune_cifar.trial.config import EPOCH_METRICS, TrialConfig, check_parameter
 
 if TYPE_CHECKING:
-    from tune_cifar.runner.tuning import SearchOutcome
     from tune_cifar.sweep.prior import Prior
-    from tune_cifar.tracking.wandb_callback import SearchWandbCallback
-    from tune_cifar.trial.data import ImageDataset
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -128,29 +125,18 @@ def _prior(
 
 def dry_run(request: SearchRequest) -> int:
     """Print what a search would do on this machine, without starting anything."""
-    from tune_cifar.runner.resources import plan_slots, this_machine
-    from tune_cifar.sweep.searcher import plan_search
+    from tune_cifar.planning import plan_for, slots_for
+    from tune_cifar.runner.resources import this_machine
     from tune_cifar.sweep.space import SearchSpace
     from tune_cifar.tracking.plan_view import print_plan, print_space
 
     config, settings, console = request.config, request.settings, request.console
-    slots = plan_slots(
-        [this_machine()],
-        cpus_per_trial=settings.cpus_per_trial,
-        gpus_per_trial=None if settings.gpus_per_trial == "auto" else settings.gpus_per_trial,
-        trials_at_once=settings.trials_at_once,
-    )
+    asked = None if settings.gpus_per_trial == "auto" else settings.gpus_per_trial
+    slots = slots_for(settings, [this_machine()], asked)
     measured_later = settings.gpus_per_trial == "auto" and slots.gpus_per_trial > 0
     sharing = "auto is measured when the search starts; this plan has one trial a GPU" if measured_later else None
     space = SearchSpace(config)
-    plan = plan_search(
-        config,
-        space,
-        num_trials=settings.count,
-        seed=settings.seed,
-        trials_at_once=slots.trials_at_once,
-        prior_trials=request.prior_trials,
-    )
+    plan = plan_for(request, space, slots)
     print_space(space, console)
     print_plan(config, plan, slots, settings, request.folder, console, sharing=sharing, bucket=request.bucket)
     if request.publishing:
@@ -172,79 +158,18 @@ def search(request: SearchRequest) -> int:
     wandb_mode, wandb_reason = choose_mode(request.wandb)
     data = load_dataset(settings.data, train_images=settings.train_images)
 
+    from tune_cifar.search_end import finish_search
     from tune_cifar.search_trials import run_trials
 
     outcome, wandb_callback = run_trials(request, data, wandb_mode, wandb_reason)
     try:
-        exit_code = _finish(request, data, outcome, wandb_callback, start_seconds)
+        return finish_search(request, data, outcome, wandb_callback, start_seconds)
     except Exception as failure:
         error = disk_error(failure)
         if error is None:
             raise
         early_end = EarlyEnd("disk", describe_disk_error(error, folder))
         return tell_early_end(early_end, folder, outcome.trials, outcome.best, request.limits, console)
-    return exit_code
-
-
-def _finish(
-    request: SearchRequest,
-    data: ImageDataset,
-    outcome: SearchOutcome,
-    wandb_callback: SearchWandbCallback,
-    start_seconds: float,
-) -> int:
-    """Write and tell what a search has found, whether it is complete or not; returns the exit code."""
-    from tune_cifar.report.finish import print_finalists, print_results, write_results
-    from tune_cifar.report.lessons import lessons
-    from tune_cifar.report.report import try_report
-    from tune_cifar.tracking.wandb_search import finish_tracking
-
-    config, settings, folder, console = request.config, request.settings, request.folder, request.console
-    early_end, best = outcome.early_end, outcome.best
-    no_model = why_no_model(early_end, best, data) if early_end and best else ""
-    model = write_results(
-        folder,
-        trials=outcome.trials,
-        best=best,
-        best_weights=None if no_model else outcome.best_weights,
-        metric=config.metric,
-        data=data,
-        interrupted=outcome.interrupted,
-        stopped_by=early_end.cause if early_end else None,
-        wall_seconds=time.monotonic() - start_seconds,
-        finalists=outcome.finalists,
-        winner=outcome.winner,
-    )
-    print_finalists(outcome.finalists, outcome.winner, outcome.best, config.metric, console)
-    learned = lessons(config, outcome.trials, outcome.finalists, outcome.best)
-    print_results(folder, outcome.trials, model, settings, learned, console)
-    if no_model:
-        console.print(f"best     its model is not written: {no_model}; a resume writes it")
-    done = outcome.best is not None and not outcome.interrupted
-    exit_code = _publish(request) if done else EXIT_NOTHING_FINISHED
-    for line in finish_tracking(
-        wandb_callback, folder, model, data, settings.prediction_images, complete=not outcome.interrupted
-    ):
-        console.print(f"wandb    {line}", soft_wrap=True, markup=False)
-    console.print(try_report(folder), soft_wrap=True, markup=False)
-    if outcome.stopped_because:
-        console.print(f"stopped  {outcome.stopped_because} Mend that first.", soft_wrap=True, markup=False)
-    if early_end:
-        exit_code = tell_early_end(early_end, folder, outcome.trials, best, request.limits, console)
-        if request.publishing and model:
-            request.publishing.put_off(console)
-    return EXIT_NOTHING_FINISHED if outcome.stopped_because else exit_code
-
-
-def _publish(request: SearchRequest) -> int:
-    """Publish the model where that was asked for; whatever comes of it, W&B and the report are still to be written."""
-    if request.publishing is None:
-        return 0
-    try:
-        return request.publishing.run(request.console)
-    except UserError as error:
-        request.console.print(f"failed   to publish: {error}", soft_wrap=True, markup=False)
-        return EXIT_NOT_PUBLISHED
 
 
 if __name__ == "__main__":

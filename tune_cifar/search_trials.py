@@ -11,22 +11,24 @@ from typing import Any
 from ray.tune import Callback
 
 from tune_cifar.bucket_results import BucketResults
+from tune_cifar.planning import plan_for, slots_for
 from tune_cifar.request import SearchRequest
 from tune_cifar.runner.bucket_state import choose_start_of
 from tune_cifar.runner.gpu_sharing import gpu_sharing
 from tune_cifar.runner.hopeless import starts_over
+from tune_cifar.runner.outcome import SearchOutcome
 from tune_cifar.runner.progress import ProgressBoard
 from tune_cifar.runner.ray_session import RaySession, ray_session
-from tune_cifar.runner.resources import TrialSlots, plan_slots, this_machine
+from tune_cifar.runner.resources import TrialSlots, this_machine
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.runner.storage_check import check_storage
 from tune_cifar.runner.tune_state import Start
-from tune_cifar.runner.tuning import SearchOutcome, run_search
+from tune_cifar.runner.tuning import run_search
 from tune_cifar.search_lock import running_here
 from tune_cifar.settings import SearchSettings, make_search_folder, save_settings
 from tune_cifar.sweep.prior import save_prior
 from tune_cifar.sweep.schema import SweepConfig
-from tune_cifar.sweep.searcher import SearchPlan, plan_search
+from tune_cifar.sweep.searcher import SearchPlan
 from tune_cifar.sweep.space import SearchSpace
 from tune_cifar.tracking.plan_view import print_plan
 from tune_cifar.tracking.tensorboard import SearchTensorBoard
@@ -62,22 +64,10 @@ def run_trials(
         sharing_gpus as sharing,
         ray_session(uses_bucket=bool(bucket)) as session,
     ):
-        slots = plan_slots(
-            session.nodes,
-            cpus_per_trial=settings.cpus_per_trial,
-            gpus_per_trial=sharing.gpus_per_trial,
-            trials_at_once=settings.trials_at_once,
-        )
+        slots = slots_for(settings, session.nodes, sharing.gpus_per_trial)
         if settings.gpus_per_trial == "auto":
             settings = replace(settings, gpus_per_trial=slots.gpus_per_trial)
-        plan = plan_search(
-            config,
-            space,
-            num_trials=settings.count,
-            seed=settings.seed,
-            trials_at_once=slots.trials_at_once,
-            prior_trials=request.prior_trials,
-        )
+        plan = plan_for(request, space, slots)
         num_checked = check_storage(folder.parent, bucket)
         start = _open_folder(request, settings)
         print_plan(

@@ -13,9 +13,9 @@ import pytest
 from tune_cifar.limits import RunLimits
 from tune_cifar.results import TrialRecord
 from tune_cifar.runner import tuning
+from tune_cifar.runner.outcome import SearchOutcome
 from tune_cifar.runner.resources import TrialSlots
 from tune_cifar.runner.search_log import SearchLog
-from tune_cifar.runner.tuning import SearchOutcome
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.searcher import plan_search
 from tune_cifar.sweep.space import SearchSpace

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,8 @@ import optuna
 from ray import tune
 
 from tune_cifar.bucket_results import BucketResults
-from tune_cifar.errors import UserError
 from tune_cifar.files import describe_disk_error, disk_error
-from tune_cifar.finalists import Finalist, finalists, repeats_have_ended
-from tune_cifar.limits import EarlyEnd, RunLimits
-from tune_cifar.results import ENDED, TrialRecord, best_run, best_trial
+from tune_cifar.limits import RunLimits
 from tune_cifar.runner.early_stopping import (
     EarlyStopping,
     HyperbandStopping,
@@ -32,6 +28,7 @@ from tune_cifar.runner.hang_watch import HangWatch
 from tune_cifar.runner.held_search import HeldSearch
 from tune_cifar.runner.holding import ConcurrencyLimiter, HoldingScheduler
 from tune_cifar.runner.hopeless import FirstTrials
+from tune_cifar.runner.outcome import SearchOutcome, outcome_of
 from tune_cifar.runner.placement import TrialPlacement
 from tune_cifar.runner.places import TunePlace
 from tune_cifar.runner.progress import BoardSender
@@ -51,26 +48,6 @@ from tune_cifar.sweep.schema import CurveStopping, Hyperband, Metric, SweepConfi
 from tune_cifar.sweep.searcher import SearchPlan
 from tune_cifar.sweep.space import SearchSpace
 from tune_cifar.trial.data import ImageDataset, ImageSplit
-
-
-@dataclass(frozen=True)
-class SearchOutcome:
-    """All trials, the best finished one and its weights file, and whether trials are left for a resume.
-
-    Where the best configurations were repeated, `finalists` are these, the best first. Once all repeats have ended
-    `winner` is the first of them, and `best` is its best run. `early_end` says how a search ended that has trials
-    left. `stopped_because` says why a search that could not
-    go on was stopped, which is an interruption too; else it is empty.
-    """
-
-    trials: tuple[TrialRecord, ...]
-    best: TrialRecord | None
-    best_weights: Path | None
-    interrupted: bool
-    early_end: EarlyEnd | None = None
-    finalists: tuple[Finalist, ...] = ()
-    winner: Finalist | None = None
-    stopped_because: str = ""
 
 
 def run_search(
@@ -101,28 +78,10 @@ def run_search(
     from what the trials left behind. A trial that fails is tried again `max_failures` times, and `say` gets a line of
     it. `board` is told how far the running epochs are.
     """
-    # What Tune and Optuna print of their own is either in the terminal's table or of no use to a reader:
-    # Tune's new output prints boxes even when told to be silent, and an interrupted search is to it an error.
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    metric, repeats = config.metric, log.repeats
-    searcher = SweepSearch(space, plan, metric)
-    place = TunePlace(folder, bucket)
-    trainable = tune.with_resources(
-        tune.with_parameters(
-            train_trial, data=_without_test(data), metric=metric.name, cpu_threads=slots.cpu_threads, board=board
-        ),
-        {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
-    )
-    placement = TrialPlacement(slots)
-    limits = limits or RunLimits()
+    _silence_tune()
+    metric = config.metric
+    place, placement, limits = TunePlace(folder, bucket), TrialPlacement(slots), limits or RunLimits()
     ending = SearchEnding(log, limits, say)
-    watches = [
-        HangWatch(log, limits.hang_seconds, ending.is_held, say),
-        StorageWatch(folder.resolve() / ("" if bucket else TUNE_FOLDER), ending.disk_broke, place.tune_path),
-        ending,
-    ]
     scheduler = HoldingScheduler(
         SearchStopper(metric, log, stop_requested),
         _early_stopping(config, log),
@@ -134,8 +93,56 @@ def run_search(
         say=say,
         ending=ending,
     )
+    watches = [
+        HangWatch(log, limits.hang_seconds, ending.is_held, say),
+        StorageWatch(folder.resolve() / ("" if bucket else TUNE_FOLDER), ending.disk_broke, place.tune_path),
+        ending,
+    ]
+    guard = RestoreGuard(place, expects=resume)
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            train_trial, data=_without_test(data), metric=metric.name, cpu_threads=slots.cpu_threads, board=board
+        ),
+        {"cpu": slots.cpus_per_trial, "gpu": slots.gpus_per_trial},
+    )
+    tune_config = _tune_config(SweepSearch(space, plan, metric), scheduler, ending, plan, slots, metric, log)
+    # Tune keeps the state of each callback by its place in the list.
+    every_callback = [guard, log, TrialsWriter(log, folder), *callbacks, placement, *watches]
+    run_config = _run_config(place, every_callback, max_failures, metric)
+    if rebuild:
+        rebuild_state(folder, trainable, constants, tune_config, run_config, log=log, metric=metric, say=say)
+    if resume:
+        tuner = restore(place, trainable, tune_config, run_config)
+    else:
+        place.begin()
+        tuner = tune.Tuner(trainable, param_space=dict(constants), tune_config=tune_config, run_config=run_config)
+    grid = _fit(tuner, folder, ending)
+    log.interrupt()
+    return outcome_of(log, plan, metric, grid, place, ending, scheduler.stopped_because)
+
+
+def _silence_tune() -> None:
+    """What Tune and Optuna print of their own is either in the terminal's table or of no use to a reader.
+
+    Tune's new output prints boxes even when told to be silent, and an interrupted search is to it an error.
+    """
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _tune_config(
+    searcher: SweepSearch,
+    scheduler: HoldingScheduler,
+    ending: SearchEnding,
+    plan: SearchPlan,
+    slots: TrialSlots,
+    metric: Metric,
+    log: SearchLog,
+) -> tune.TuneConfig:
+    repeats = log.repeats
     repeating = RepeatSearch(searcher, repeats, plan.num_trials, metric, log) if repeats else searcher
-    tune_config = tune.TuneConfig(
+    return tune.TuneConfig(
         # More than there are slots would make Tune ask for configs before it has the results to choose them by.
         search_alg=ConcurrencyLimiter(
             HeldSearch(repeating, scheduler.waits_for_room), max_concurrent=slots.trials_at_once, ending=ending
@@ -146,13 +153,14 @@ def run_search(
         trial_name_creator=_trial_name,
         trial_dirname_creator=_trial_name,
     )
-    guard = RestoreGuard(place, expects=resume)
-    run_config = tune.RunConfig(
+
+
+def _run_config(place: TunePlace, callbacks: list[tune.Callback], max_failures: int, metric: Metric) -> tune.RunConfig:
+    return tune.RunConfig(
         name=TUNE_FOLDER,
         storage_path=place.storage_path,
         storage_filesystem=place.filesystem,
-        # Tune keeps the state of each by its place in the list.
-        callbacks=[guard, log, TrialsWriter(log, folder), *callbacks, placement, *watches],
+        callbacks=callbacks,
         verbose=0,
         failure_config=tune.FailureConfig(max_failures=max_failures),
         # The best epoch and the last one. With a number to keep, Tune also writes its own state after
@@ -162,33 +170,6 @@ def run_search(
             checkpoint_score_attribute=metric.name,
             checkpoint_score_order="min" if metric.goal == "minimize" else "max",
         ),
-    )
-    if rebuild:
-        rebuild_state(folder, trainable, constants, tune_config, run_config, log=log, metric=metric, say=say)
-    if resume:
-        tuner = restore(place, trainable, tune_config, run_config)
-    else:
-        place.begin()
-        tuner = tune.Tuner(trainable, param_space=dict(constants), tune_config=tune_config, run_config=run_config)
-    grid = _fit(tuner, folder, ending)
-    log.interrupt()
-    trials = tuple(sorted(log.trials.values(), key=lambda trial: trial.number))
-    own = [trial for trial in trials if trial.repeat_of is None]
-    complete = sum(trial.status in ENDED for trial in own) >= plan.num_trials or _target_ended_it(own, metric)
-    complete = complete and (repeats is None or repeats_have_ended(trials, metric, repeats))
-    complete = complete and not scheduler.stopped_because
-    repeated = finalists(trials, metric)
-    winner = repeated[0] if repeated and complete else None
-    best = best_run(winner.runs, metric) if winner else best_trial(trials, metric)
-    return SearchOutcome(
-        trials=trials,
-        best=best,
-        best_weights=_weights_of(best, metric, grid, place) if best and grid else None,
-        interrupted=not complete,
-        early_end=None if complete else ending.early_end,
-        finalists=tuple(repeated),
-        winner=winner,
-        stopped_because=scheduler.stopped_because,
     )
 
 
@@ -213,11 +194,6 @@ def _early_stopping(config: SweepConfig, log: SearchLog) -> EarlyStopping | None
     return None
 
 
-def _target_ended_it(trials: Sequence[TrialRecord], metric: Metric) -> bool:
-    reached = any(metric.reached(value) for trial in trials for value in trial.logged_values)
-    return reached and all(trial.status in ENDED for trial in trials)
-
-
 def _without_test(data: ImageDataset) -> ImageDataset:
     """No trial can read the test images: it is not given them."""
     nothing = ImageSplit(data.test.images[:0].copy(), data.test.labels[:0].copy())
@@ -226,17 +202,3 @@ def _without_test(data: ImageDataset) -> ImageDataset:
 
 def _trial_name(trial: Any) -> str:
     return f"trial-{trial.trial_id}"
-
-
-def _weights_of(best: TrialRecord, metric: Metric, grid: tune.ResultGrid, place: TunePlace) -> Path:
-    """The weights file of the best epoch, in Tune's storage."""
-    epoch = best.best_epoch(metric) or {}
-    for result in grid:
-        if result.metrics and result.metrics.get("trial_id") == best.trial_id:
-            for checkpoint, metrics in result.best_checkpoints:
-                if metrics["epoch"] == epoch.get("epoch"):
-                    return place.weights_of(checkpoint)
-    raise UserError(
-        f"trial {best.number} is the best, but its weights after epoch {epoch.get('epoch')} are no longer in "
-        f"{TUNE_FOLDER}/{_trial_name(best)}. `--resume --rebuild` trains it again."
-    )
