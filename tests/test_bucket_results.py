@@ -45,7 +45,7 @@ def folder(tmp_path: Path, bucket: BucketResults) -> Path:
 
 def test_everything_but_what_is_of_this_machine_is_copied(bucket: BucketResults, folder: Path) -> None:
     (folder / "best").mkdir()
-    for name in ("trials.json", "best/model.pth", ".lock", "trials.partial", FETCHED_WEIGHTS):
+    for name in ("trials.json", "best/model.pth", ".lock", "trials.json.partial", FETCHED_WEIGHTS):
         (folder / name).write_text(name)
     (folder / "latest").symlink_to("trials.json")
     said: list[str] = []

@@ -16,7 +16,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Raises `OSError` where the disk does not take it, and then leaves `path` as it was.
     """
-    partial = path.with_suffix(".partial")
+    partial = path.with_name(f"{path.name}.partial")
     try:
         yield partial
         move_into_place(partial, path)

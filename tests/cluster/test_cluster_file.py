@@ -70,7 +70,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str, message: str) -> 
 
 @pytest.mark.parametrize("action", ["check", "up", "down"])
 def test_make_runs_the_command_on_the_file_given(action: str) -> None:
-    command = ["make", "--dry-run", "CLUSTER=mine.yaml", f"cluster-{action}"]
+    command = ["make", "--no-print-directory", "--dry-run", "CLUSTER=mine.yaml", f"cluster-{action}"]
     shown = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     assert shown.splitlines()[-1] == f".venv/bin/python -m tune_cifar.cluster {action} mine.yaml"
 

@@ -164,11 +164,11 @@ def test_no_room_to_gather_the_files_is_told(
 def test_a_record_that_cannot_be_written_is_told(
     hub: HubServer, search: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (search / "summary.partial").mkdir()
+    (search / "summary.json.partial").mkdir()
     assert _publish("--to", "models/") == 2
     assert "Nothing was published: " in capsys.readouterr().err
-    (search / "summary.partial").rmdir()
-    (search / "published.partial").mkdir()
+    (search / "summary.json.partial").rmdir()
+    (search / "published.json.partial").mkdir()
     assert _publish("--to", "models/", "--to", "hf://team/resnet") == 1
     output = capsys.readouterr().out
     assert output.count("published.json could not be written: Is a directory") == 2

@@ -8,12 +8,15 @@ import pyarrow.fs
 import pytest
 
 from tests.disks import remount, small_disk
+from tune_cifar.runner.given_up import GivenUpCheckpoints
 from tune_cifar.runner.whole_state import WholeStateSyncer
 
 
 @pytest.fixture
 def syncer() -> WholeStateSyncer:
-    return WholeStateSyncer(pyarrow.fs.LocalFileSystem(), sync_period=300, sync_timeout=1800)
+    return WholeStateSyncer(
+        pyarrow.fs.LocalFileSystem(), sync_period=300, sync_timeout=1800, given_up=GivenUpCheckpoints()
+    )
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from tune_cifar.bucket_results import BucketResults
 from tune_cifar.errors import UserError
+from tune_cifar.runner.state_commit import finish_commit_in
 from tune_cifar.runner.tune_state import (
     TUNE_FOLDER,
     VERSIONS_FILE,
@@ -28,6 +29,8 @@ def choose_start_of(folder: Path, bucket: BucketResults | None, *, rebuild: bool
             f"--rebuild reads checkpoints in a local folder, and those of this search are in {bucket.uri}. Copy all of "
             "that into a folder results/ANOTHER_NAME and give --resume --rebuild --name ANOTHER_NAME."
         )
+    with bucket.doing("looking at Ray's state"):
+        finish_commit_in(bucket.store, f"{bucket.path}/{TUNE_FOLDER}")
     with tempfile.TemporaryDirectory() as temporary:
         copy = Path(temporary)
         bucket.fetch(_state_files(bucket), copy)

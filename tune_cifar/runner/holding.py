@@ -13,8 +13,9 @@ from ray.tune.search import Searcher
 
 from tune_cifar.runner.bucket_syncer import keep_state_in_bucket
 from tune_cifar.runner.ending import SearchEnding
+from tune_cifar.runner.given_up import GivenUpCheckpoints
 from tune_cifar.runner.retrying import RetryingScheduler
-from tune_cifar.runner.whole_state import keep_state_whole
+from tune_cifar.runner.whole_state import keep_snapshots_apart, keep_state_whole
 
 
 class ConcurrencyLimiter(TuneLimiter):  # type: ignore[misc]  # Ray has no types
@@ -44,17 +45,20 @@ class HoldingScheduler(RetryingScheduler):
     It also gives Tune's storage its syncer, because it is the first of ours to see Tune's controller.
     """
 
-    def __init__(self, *args: Any, ending: SearchEnding, **options: Any) -> None:
+    def __init__(self, *args: Any, ending: SearchEnding, given_up: GivenUpCheckpoints, **options: Any) -> None:
         super().__init__(*args, **options)
         self._ending = ending
+        self._given_up_checkpoints = given_up
 
     def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
         """Tune has a new trial, or one of the search that is resumed."""
-        storage = tune_controller._tune_controller._storage
+        controller = tune_controller._tune_controller
+        storage = controller._storage
         if isinstance(storage.storage_filesystem, LocalFileSystem):
-            self._ending.syncer = keep_state_whole(storage)
+            self._ending.syncer = keep_state_whole(storage, self._given_up_checkpoints)
         else:
-            keep_state_in_bucket(storage, self._say)
+            keep_state_in_bucket(storage, self._say, self._given_up_checkpoints)
+        keep_snapshots_apart(controller._checkpoint_manager, storage.syncer)
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:

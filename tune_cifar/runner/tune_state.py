@@ -16,6 +16,7 @@ from typing import Any, Literal
 import tune_cifar
 from tune_cifar.errors import UserError
 from tune_cifar.files import replace_text
+from tune_cifar.runner.state_commit import finish_commit
 from tune_cifar.trials_file import load_trials
 
 TUNE_FOLDER = "ray"
@@ -38,6 +39,7 @@ def choose_start(folder: Path, *, rebuild: bool) -> Start:
 
     Raises `UserError` for a state that cannot be taken up; that it is given up for a rebuilding, must be asked for.
     """
+    finish_commit(folder / TUNE_FOLDER)
     if rebuild:
         return "rebuild" if has_trained(folder) else "new"
     try:

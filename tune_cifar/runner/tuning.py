@@ -24,6 +24,7 @@ from tune_cifar.runner.early_stopping import (
 )
 from tune_cifar.runner.ending import SearchEnding
 from tune_cifar.runner.failures import every_loss_is_a_failure
+from tune_cifar.runner.given_up import GivenUpCheckpoints
 from tune_cifar.runner.hang_watch import HangWatch
 from tune_cifar.runner.held_search import HeldSearch
 from tune_cifar.runner.holding import ConcurrencyLimiter, HoldingScheduler
@@ -81,7 +82,7 @@ def run_search(
     _silence_tune()
     metric = config.metric
     place, placement, limits = TunePlace(folder, bucket), TrialPlacement(slots), limits or RunLimits()
-    ending = SearchEnding(log, limits, say)
+    ending, given_up = SearchEnding(log, limits, say), GivenUpCheckpoints()
     scheduler = HoldingScheduler(
         SearchStopper(metric, log, stop_requested),
         _early_stopping(config, log),
@@ -92,6 +93,7 @@ def run_search(
         tune_folder=place.shown,
         say=say,
         ending=ending,
+        given_up=given_up,
     )
     watches = [
         HangWatch(log, limits.hang_seconds, ending.is_held, say),
@@ -116,7 +118,7 @@ def run_search(
     else:
         place.begin()
         tuner = tune.Tuner(trainable, param_space=dict(constants), tune_config=tune_config, run_config=run_config)
-    grid = _fit(tuner, folder, ending)
+    grid = _fit(tuner, folder, ending, given_up)
     log.interrupt()
     return outcome_of(log, plan, metric, grid, place, ending, scheduler.stopped_because)
 
@@ -173,9 +175,9 @@ def _run_config(place: TunePlace, callbacks: list[tune.Callback], max_failures: 
     )
 
 
-def _fit(tuner: tune.Tuner, folder: Path, ending: SearchEnding) -> tune.ResultGrid | None:
+def _fit(tuner: tune.Tuner, folder: Path, ending: SearchEnding, given_up: GivenUpCheckpoints) -> tune.ResultGrid | None:
     """Run the trials; None where the disk broke so suddenly that Tune itself fell over it."""
-    with ending.at_sigterm(), every_loss_is_a_failure():
+    with ending.at_sigterm(), every_loss_is_a_failure(), given_up.kept():
         try:
             return tuner.fit()
         except Exception as failure:
