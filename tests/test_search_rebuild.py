@@ -133,11 +133,12 @@ def test_a_rebuilt_search_loses_nothing_and_runs_nothing_twice(killed: Killed, t
     assert [(trial["number"], trial["status"], trial["epochs_trained"]) for trial in trials] == [
         (number, "finished", "2") for number in "123"
     ]
-    assert [trial["id"] for trial in trials[:2]] == [trial.trial_id for trial in killed.trials]
     saved = load_trials(results)
     assert saved is not None
-    assert saved.trials[0] == killed.trials[0]
-    assert saved.trials[1].epochs[0]["val_loss"] == killed.trials[1].epochs[0]["val_loss"]
+    # trials.json is written every few seconds, so it need not have had the last epochs before the search was killed.
+    for before, after in zip(killed.trials, saved.trials, strict=False):
+        assert (after.trial_id, after.config) == (before.trial_id, before.config)
+        assert after.epochs[: len(before.epochs)] == before.epochs
     assert [(float(trial["lr"]), int(trial["batch_size"])) for trial in trials] == _draws(results / "sweep.yaml")
     for trial in saved.trials:
         losses = [row["val_loss"] for row in trial.epochs]

@@ -8,7 +8,9 @@ import pyarrow.fs
 import pytest
 
 from tests.disks import remount, small_disk
+from tune_cifar.runner import whole_state
 from tune_cifar.runner.given_up import GivenUpCheckpoints
+from tune_cifar.runner.state_commit import finish_commit
 from tune_cifar.runner.whole_state import WholeStateSyncer
 
 
@@ -88,3 +90,18 @@ def test_it_pickles_into_the_state_of_a_trial_without_what_it_knows(
     _sync(syncer, local, tmp_path / "target")
     copy = pickle.loads(pickle.dumps(syncer))  # noqa: S301
     assert (copy.error, copy._copied, copy._current_cmd) == (None, {}, None)
+
+
+def test_a_search_killed_while_it_renames_leaves_the_new_state(
+    syncer: WholeStateSyncer, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "target"
+    _sync(syncer, local, target)
+    (local / "experiment_state.json").write_text("state 2")
+    (local / "searcher.pkl").write_text("searcher 2")
+    with monkeypatch.context() as patch:
+        patch.setattr(whole_state, "finish_commit", lambda folder: None)
+        _sync(syncer, local, target)
+    assert (target / "experiment_state.json").read_text() == "state 1"
+    finish_commit(target)
+    assert _contents(target) == _contents(local)

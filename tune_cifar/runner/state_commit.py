@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from tune_cifar.files import replace_text, sync
@@ -22,12 +22,12 @@ COMMIT_FILE = ".snapshot-commit"
 
 def partial_of(place: Path) -> Path:
     """Where a file is written before it takes its place."""
-    return place.with_name(partial_name(place.name))
+    return place.with_name(f".{place.name}.partial")
 
 
 def partial_name(name: str) -> str:
-    """The name of a file before it takes its place."""
-    return f".{name}.partial"
+    """As `partial_of`, of a name in a bucket."""
+    return PurePosixPath(name).with_name(f".{PurePosixPath(name).name}.partial").as_posix()
 
 
 def begin_commit(folder: Path, names: Sequence[str]) -> None:
