@@ -78,8 +78,12 @@ class CurveTable:
     """The validation loss of a trial as a function of some choices and a learning rate, known from real runs.
 
     Between two measured learning rates every epoch's mean loss is interpolated linearly in the logarithm of the
-    rate; where one of the two diverged, the nearer of them counts alone. `draw` adds the deviation of a random
-    seed, from the nearer rate or, where that was run only once, from all runs with the same choices.
+    rate; where one of the two diverged, the nearer of them counts alone. `draw` interpolates between a random run
+    of each of the two, where both were run with several seeds. Else it adds the deviation of a random seed, from the
+    nearer rate or, where that was run only once, from all runs with the same choices.
+
+    Deviations from a mean of two runs would not do: where one of them has an epoch of loss 22 and the other of 2, the
+    other's deviation makes any mean nearby the best loss of all.
     """
 
     def __init__(
@@ -124,11 +128,15 @@ class CurveTable:
     def draw(self, config: Mapping[str, Any], random: np.random.Generator) -> Curve:
         """The curve of one trial, with the luck of its seed; it diverges as often as the nearer runs did."""
         left, right, share = self._neighbours(config)
-        nearer = right if share > 0.5 else left
+        nearer, farther, weight = (right, left, share) if share > 0.5 else (left, right, 1 - share)
         run = nearer.runs[random.integers(len(nearer.runs))]
         mean = self.mean_curve(config)
         if run.diverged or mean.diverged:
             return Curve(run.losses, run.diverged)
+        if nearer.deviations and farther.deviations:
+            finite = [run.losses for run in farther.runs if not run.diverged]
+            other = np.array(finite[random.integers(len(finite))])
+            return Curve(tuple((weight * np.array(run.losses) + (1 - weight) * other).tolist()))
         deviations = nearer.deviations or self._pooled_deviations(self._choices(config))
         if not deviations:
             return mean

@@ -65,6 +65,17 @@ def test_noise_has_the_spread_of_the_seeds_and_the_true_loss_is_that_of_the_mean
     assert table.true_loss(at("sgd", 0.01)) == pytest.approx(1.0)
 
 
+def test_a_spike_of_one_seed_makes_no_other_seed_better() -> None:
+    runs = [run("sgd", 0.001, [2.0, 1.5]), run("sgd", 0.001, [2.0, 1.6])]
+    runs += [run("sgd", 0.01, [22.0, 1.9]), run("sgd", 0.01, [1.9, 1.8])]
+    table, random = CurveTable(["optimizer"], runs, num_epochs=2, untrained_loss=2.3), np.random.default_rng(0)
+    at_spike = {table.draw(at("sgd", 0.01), random).losses for _ in range(50)}
+    assert at_spike == {(22.0, 1.9), (1.9, 1.8)}
+    between = [table.draw(at("sgd", 10**-2.5), random).losses for _ in range(100)]
+    assert min(min(losses) for losses in between) == pytest.approx((1.5 + 1.8) / 2)
+    assert len(set(between)) == 4
+
+
 def test_a_rate_run_once_takes_the_noise_of_the_same_choices(table: CurveTable) -> None:
     random = np.random.default_rng(0)
     drawn = {table.draw(at("sgd", 0.001), random).losses for _ in range(50)}
