@@ -15,7 +15,7 @@ from ray.train._internal.session import _TrainingResult
 
 from tune_cifar.runner.bucket_syncer import BucketSyncer
 from tune_cifar.runner.given_up import GivenUpCheckpoints
-from tune_cifar.runner.whole_state import WholeStateSyncer, keep_snapshots_apart
+from tune_cifar.runner.whole_state import WholeStateSyncer
 
 LOCAL = pyarrow.fs.LocalFileSystem()
 
@@ -99,23 +99,3 @@ def test_tune_deletes_again_by_itself_after_the_search(
     first = register(1, 2.0)
     register(2, 1.0)
     assert not first.exists()
-
-
-def test_a_snapshot_waits_for_the_one_before() -> None:
-    events: list[str] = []
-
-    class Checkpoints:
-        def sync_up_experiment_state(
-            self, save_fn: Callable[[], None], force: bool = False, wait: bool = False
-        ) -> None:
-            if force:
-                save_fn()
-
-    checkpoints = Checkpoints()
-    syncer = SimpleNamespace(wait=lambda: events.append("waited"))
-    for _ in range(2):  # Tune adds many trials
-        keep_snapshots_apart(checkpoints, syncer)  # type: ignore[arg-type]
-    checkpoints.sync_up_experiment_state(lambda: events.append("saved"))
-    assert events == []
-    checkpoints.sync_up_experiment_state(lambda: events.append("saved"), force=True)
-    assert events == ["waited", "saved"]

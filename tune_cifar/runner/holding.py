@@ -15,7 +15,8 @@ from tune_cifar.runner.bucket_syncer import keep_state_in_bucket
 from tune_cifar.runner.ending import SearchEnding
 from tune_cifar.runner.given_up import GivenUpCheckpoints
 from tune_cifar.runner.retrying import RetryingScheduler
-from tune_cifar.runner.whole_state import keep_snapshots_apart, keep_state_whole
+from tune_cifar.runner.snapshots import pace_snapshots
+from tune_cifar.runner.whole_state import keep_state_whole
 
 
 class ConcurrencyLimiter(TuneLimiter):  # type: ignore[misc]  # Ray has no types
@@ -58,7 +59,7 @@ class HoldingScheduler(RetryingScheduler):
             self._ending.syncer = keep_state_whole(storage, self._given_up_checkpoints)
         else:
             keep_state_in_bucket(storage, self._say, self._given_up_checkpoints)
-        keep_snapshots_apart(controller._checkpoint_manager, storage.syncer)
+        pace_snapshots(controller._checkpoint_manager, storage.syncer)
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:

@@ -93,26 +93,5 @@ def keep_state_whole(storage: StorageContext, given_up: GivenUpCheckpoints) -> W
     return storage.syncer
 
 
-def keep_snapshots_apart(experiment_checkpoints: Any, syncer: _FilesystemSyncer) -> None:
-    """Have Tune's `_ExperimentCheckpointManager` begin no snapshot while `syncer` copies the one before.
-
-    Tune (ray 2.60) writes the new one over the local files that are being copied.
-    """
-    if hasattr(experiment_checkpoints, "keeps_snapshots_apart"):
-        return
-    sync_up = experiment_checkpoints.sync_up_experiment_state
-
-    def sync_up_in_turn(save_fn: Callable[[], None], **options: Any) -> None:
-        def save() -> None:
-            with contextlib.suppress(Exception):  # the syncer itself has noted it
-                syncer.wait()
-            save_fn()
-
-        sync_up(save_fn=save, **options)
-
-    experiment_checkpoints.sync_up_experiment_state = sync_up_in_turn
-    experiment_checkpoints.keeps_snapshots_apart = True
-
-
 def _files(folder: Path) -> list[Path]:
     return [Path(parent) / name for parent, _, names in os.walk(folder) for name in names]
