@@ -129,7 +129,7 @@ def simulate(args: argparse.Namespace) -> dict[str, Any]:
     actors: list[SimulatedActors] = []
 
     @contextlib.contextmanager
-    def session() -> Iterator[RaySession]:
+    def session(**_: Any) -> Iterator[RaySession]:
         ray.init(address="local", num_cpus=1, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
         event_seconds.append(seconds_to_wait(slots))
         try:

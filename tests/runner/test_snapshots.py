@@ -79,9 +79,10 @@ def test_a_trial_is_in_a_snapshot_before_its_next_epoch_is_over(search: Search) 
     assert search.seconds_to_snapshot() == pytest.approx(0.5, abs=0.02)
 
 
-def test_a_trial_that_has_ended_is_in_no_hurry(search: Search) -> None:
-    search.report(_trial(1.0, ended=True))
-    assert search.seconds_to_snapshot() == pytest.approx(19 * search.cost_seconds, abs=0.02)
+@pytest.mark.parametrize("epoch_seconds", [0.1, 60.0])
+def test_a_trial_that_has_ended_waits_less(search: Search, epoch_seconds: float) -> None:
+    search.report(_trial(epoch_seconds, ended=True))
+    assert search.seconds_to_snapshot() == pytest.approx(4 * search.cost_seconds, abs=0.02)
 
 
 def test_no_trial_has_two_epochs_that_no_snapshot_has(search: Search) -> None:

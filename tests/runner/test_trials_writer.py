@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,7 @@ def test_a_change_is_written_after_the_step_and_an_idle_step_writes_nothing(tmp_
     assert (saved.state, list(saved.trials)) == ("running", list(log.trials.values()))
 
 
-@pytest.mark.parametrize("event", ["on_trial_start", "on_trial_result", "on_trial_complete", "on_trial_error"])
+@pytest.mark.parametrize("event", ["on_trial_start", "on_trial_result", "on_trial_recover"])
 def test_changes_in_quick_succession_are_written_once_and_the_last_one_too(
     tmp_path: Path, log: SearchLog, monkeypatch: pytest.MonkeyPatch, event: str
 ) -> None:
@@ -48,6 +49,29 @@ def test_changes_in_quick_succession_are_written_once_and_the_last_one_too(
     now += 0.2
     writer.on_step_end()
     assert _status(tmp_path) == "finished"
+
+
+@pytest.mark.parametrize("event", ["on_trial_complete", "on_trial_error"])
+def test_the_end_of_a_trial_is_written_at_once_unless_that_takes_long(
+    tmp_path: Path, log: SearchLog, monkeypatch: pytest.MonkeyPatch, event: str
+) -> None:
+    now = 100.0
+    save = trials_writer.save_trials
+
+    def save_slowly(*arguments: Any) -> None:
+        nonlocal now
+        save(*arguments)
+        now += 0.5
+
+    monkeypatch.setattr(trials_writer, "save_trials", save_slowly)
+    monkeypatch.setattr(trials_writer.time, "monotonic", lambda: now)
+    writer = TrialsWriter(log, tmp_path)
+    for status, wait_seconds in (("stopped", 0.0), ("failed", 1.9), ("finished", 0.2)):
+        now += wait_seconds
+        log.trials["t1"].status = status
+        getattr(writer, event)()
+        writer.on_step_end()
+        assert _status(tmp_path) == ("stopped" if status == "failed" else status)
 
 
 def _status(folder: Path) -> str:

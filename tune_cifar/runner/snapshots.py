@@ -12,6 +12,7 @@ from ray.train._internal.storage import _FilesystemSyncer
 from ray.tune.experiment import Trial
 
 MOST_SHARE_OF_TIME = 0.05
+MOST_SHARE_OF_TIME_FOR_ENDED = 0.2
 MOST_SHARE_OF_EPOCH = 0.5
 
 
@@ -21,15 +22,17 @@ class PacedSnapshots:
     With a number of checkpoints to keep Tune snapshots after each of them. All trials are in a snapshot, so a search of
     1,000 trials, or one with hundreds of trials at once, would do little else. Here they take a twentieth of the time
     at most, as Tune's own periodic ones do, unless a trial is half through its next epoch: what a killed search may
-    lose of a trial is one epoch. None begins while `syncer` copies the one before, which Tune would write over.
+    lose of a trial is one epoch. A trial that has ended shall lose none, so it waits less. None begins while `syncer`
+    copies the one before, which Tune would write over.
     """
 
-    def __init__(self, manager: Any, syncer: _FilesystemSyncer, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, manager: Any, syncer: _FilesystemSyncer, clock: Callable[[], float] | None = None) -> None:
         self._manager = manager
         self._sync_up = manager.sync_up_experiment_state
         self._syncer = syncer
-        self._clock = clock
+        self._clock = clock or time.monotonic
         self._next_at = float("-inf")
+        self._next_for_ended_at = float("-inf")
         self._due_at: dict[Trial, float] = {}
 
     def __call__(self, save_fn: Callable[[], None], force: bool = False, wait: bool = False) -> None:
@@ -42,16 +45,19 @@ class PacedSnapshots:
         if self._manager._last_save_time >= begin:
             self._due_at.clear()
             self._next_at = end + (end - begin) * (1 / MOST_SHARE_OF_TIME - 1)
+            self._next_for_ended_at = end + (end - begin) * (1 / MOST_SHARE_OF_TIME_FOR_ENDED - 1)
 
     def _most_late(self, now: float) -> float:
-        """When some trial that no snapshot has the last checkpoint of will be half through its next epoch."""
+        """When a trial of which no snapshot has the last checkpoint has to be in one."""
         for trial, num_unsaved in self._manager._trial_num_checkpoints_since_last_sync.items():
             if trial not in self._due_at:
                 epoch_seconds = trial.last_result.get("epoch_runtime (seconds)", 0.0)
                 self._due_at[trial] = now + MOST_SHARE_OF_EPOCH * epoch_seconds
-            if num_unsaved > 1:
+            if trial.is_finished():
+                self._due_at[trial] = self._next_for_ended_at
+            elif num_unsaved > 1:
                 return now
-        return min((at for trial, at in self._due_at.items() if not trial.is_finished()), default=math.inf)
+        return min(self._due_at.values(), default=math.inf)
 
     def _save(self, save_fn: Callable[[], None]) -> None:
         with contextlib.suppress(Exception):  # the syncer itself has noted what went wrong
