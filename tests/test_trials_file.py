@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 
 from tune_cifar.errors import UserError
 from tune_cifar.results import TrialRecord
-from tune_cifar.trials_file import TRIALS_JSON, load_trials, save_trials
+from tune_cifar.trials_file import TRIALS_JSON, EndedTexts, load_trials, save_trials
 
 
 def _row(epoch: int, loss: float) -> dict[str, Any]:
@@ -30,6 +31,28 @@ def test_what_is_saved_is_loaded_by_number(tmp_path: Path) -> None:
     assert saved is not None
     assert (saved.state, saved.trials) == ("running", (first, second))
     assert [path.name for path in tmp_path.iterdir()] == [TRIALS_JSON]
+
+
+def test_what_was_written_before_is_written_again_as_it_is_now(tmp_path: Path) -> None:
+    """The texts that are kept give the file that writing all anew gives, whatever has become of a trial."""
+    texts: EndedTexts = {}
+    trials = [_trial(1, 0.5), _trial(2, 0.4, 0.3), _trial(3)]
+    trials[1].status = "running"
+    changes: list[Callable[[], Any]] = [
+        lambda: None,
+        lambda: setattr(trials[1], "status", "finished"),
+        lambda: setattr(trials[0], "status", "running"),
+        lambda: trials[0].add_epoch(_row(2, 0.2)),
+        lambda: setattr(trials[0], "status", "finished"),
+        lambda: trials.append(_trial(4, 0.9)),
+    ]
+    for change in changes:
+        change()
+        save_trials(tmp_path, trials, "running", texts)
+        kept = json.loads((tmp_path / TRIALS_JSON).read_text())
+        save_trials(tmp_path, trials, "running")
+        assert kept["trials"] == json.loads((tmp_path / TRIALS_JSON).read_text())["trials"]
+    assert len({key[0] for key in texts}) == 4
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

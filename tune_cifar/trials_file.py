@@ -7,13 +7,13 @@ import json
 import math
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from tune_cifar.errors import UserError, show
 from tune_cifar.files import replace_text
-from tune_cifar.results import CAN_WIN, TrialRecord, flatten
+from tune_cifar.results import CAN_WIN, ENDED, Status, TrialRecord, flatten
 from tune_cifar.saved_json import read_json
 from tune_cifar.sweep.problems import LARGEST_INTEGER
 from tune_cifar.sweep.values import is_number
@@ -24,6 +24,8 @@ TRIALS_JSON = "trials.json"
 _LATEST_SECONDS = 1e11
 
 State = Literal["running", "interrupted", "complete"]
+EndedTexts = dict[tuple[str, Status, int], str]
+"""What was written of trials that have ended, by id, status and number of epochs: most of a long search."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,17 @@ class SavedTrials:
     trials: tuple[TrialRecord, ...]
 
 
-def save_trials(folder: Path, trials: Iterable[TrialRecord], state: State) -> None:
-    """Write trials.json into a search's folder; a reader sees the old file or the new one, never a part."""
-    rows = [_row(trial) for trial in sorted(trials, key=lambda trial: trial.number)]
-    document = {"state": state, "written_at": time.time(), "trials": rows}
-    replace_text(folder / TRIALS_JSON, json.dumps(document, allow_nan=False) + "\n")
+def save_trials(
+    folder: Path, trials: Iterable[TrialRecord], state: State, ended_texts: EndedTexts | None = None
+) -> None:
+    """Write trials.json into a search's folder; a reader sees the old file or the new one, never a part.
+
+    Who writes often keeps `ended_texts`, which is filled here, for the next time.
+    """
+    texts = {} if ended_texts is None else ended_texts
+    rows = [_row_text(trial, texts) for trial in sorted(trials, key=lambda trial: trial.number)]
+    head = json.dumps({"state": state, "written_at": time.time()}).removesuffix("}")
+    replace_text(folder / TRIALS_JSON, f'{head}, "trials": [{", ".join(rows)}]}}\n')
 
 
 def load_trials(folder: Path) -> SavedTrials | None:
@@ -61,10 +69,19 @@ def load_trials(folder: Path) -> SavedTrials | None:
         ) from None
 
 
+def _row_text(trial: TrialRecord, ended_texts: EndedTexts) -> str:
+    if trial.status not in ENDED:
+        return json.dumps(_row(trial), allow_nan=False)
+    key = (trial.trial_id, trial.status, len(trial.epochs))
+    if key not in ended_texts:
+        ended_texts[key] = json.dumps(_row(trial), allow_nan=False)
+    return ended_texts[key]
+
+
 def _row(trial: TrialRecord) -> dict[str, Any]:
-    # JSON has no NaN and no infinity, which is what a diverged trial reports.
+    # JSON has no NaN and no infinity, which is what a diverged trial reports. `asdict` would copy all of it deeply.
     epochs = [{name: _finite(value) for name, value in epoch.items()} for epoch in trial.epochs]
-    return {**asdict(trial), "epochs": epochs}
+    return {field.name: getattr(trial, field.name) for field in fields(trial)} | {"epochs": epochs}
 
 
 def _finite(value: Any) -> Any:

@@ -3,6 +3,8 @@ from __future__ import annotations
 import io
 import pickle
 import re
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from tune_cifar.results import Status, TrialRecord
 from tune_cifar.runner.progress import ProgressBoard
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.sweep.schema import Metric
+from tune_cifar.tracking import terminal
 from tune_cifar.tracking.search_table import SearchTable, duration
 from tune_cifar.tracking.terminal import TerminalProgress
 from tune_cifar.trial.progress import EpochProgress
@@ -122,10 +125,40 @@ def _last_table(output: io.StringIO) -> list[str]:
 def _draw(progress: TerminalProgress) -> None:
     """Let Tune's loop come by, and wait for the terminal to be drawn."""
     progress.setup()
+    deadline_seconds = time.monotonic() + 10
     progress.on_step_begin(0, [])
+    while progress._outdated and time.monotonic() < deadline_seconds:
+        progress.on_step_begin(0, [])
     assert progress.live is not None
     progress.live.refresh()
     progress.live.stop()
+
+
+def test_a_table_that_takes_long_is_drawn_less_often_and_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    progress, _ = _progress(_record(1, "running", [0.9]), terminal=True)
+    now, drawn, draw = 100.0, 0, SearchTable.draw
+
+    def draw_slowly(*arguments: Any, **options: Any) -> Any:
+        nonlocal now, drawn
+        now, drawn = now + 0.1, drawn + 1
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(SearchTable, "draw", draw_slowly)
+    monkeypatch.setattr(terminal.time, "monotonic", lambda: now)
+    progress.setup()
+    trial: Any = SimpleNamespace(trial_id="t1", config={})
+    for _ in range(4):
+        progress.on_trial_start(0, [], trial)
+        progress.on_step_begin(0, [])
+        assert drawn == 1
+    now += 1.0
+    progress.on_step_begin(0, [])
+    assert drawn == 2
+    progress.on_step_begin(0, [])
+    assert drawn == 2
+    progress.on_trial_start(0, [], trial)
+    progress.on_experiment_end([])
+    assert drawn == 3
 
 
 def test_a_running_trial_shows_how_far_its_epoch_is() -> None:

@@ -102,6 +102,8 @@ class SearchStopper:
         return bool(reason)
 
     def _target_reached(self, result: dict[str, Any]) -> str:
+        if self.metric.target is None:
+            return ""
         values = logged_values(result, self.metric.name)
         if any(self.metric.reached(value) for value in values):
             return f"reached the target {self.metric.target:g}"

@@ -86,7 +86,9 @@ class SearchEnding(tune.Callback):  # type: ignore[misc]  # Ray has no types
 
     def admits_trials(self) -> bool:
         """Whether a new trial may start: not while the search ends, nor where none of its epochs would be in time."""
-        return self.cause is None and self._budget_left() >= self._median_epoch_seconds()
+        if self.cause is not None or self.limits.time_budget_seconds is None:
+            return self.cause is None
+        return self._budget_left() >= self._median_epoch_seconds()
 
     def holds(self, trial: Trial) -> bool:
         """Whether a trial that has just reported an epoch goes no further for now."""

@@ -60,6 +60,8 @@ class HoldingScheduler(RetryingScheduler):
         else:
             keep_state_in_bucket(storage, self._say, self._given_up_checkpoints)
         pace_snapshots(controller._checkpoint_manager, storage.syncer)
+        # Nobody reads the means of the last 5 and 10 epochs of each metric, half of what a snapshot costs.
+        trial.run_metadata._n_steps = ()
         super().on_trial_add(tune_controller, trial)
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:

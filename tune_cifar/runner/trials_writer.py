@@ -9,7 +9,7 @@ from typing import Any
 from ray import tune
 
 from tune_cifar.runner.search_log import SearchLog
-from tune_cifar.trials_file import save_trials
+from tune_cifar.trials_file import EndedTexts, save_trials
 
 MIN_SECONDS_BETWEEN = 2.0
 # Tune waits while the file is written, so that writing may take a twentieth of its time, also of thousands of trials,
@@ -26,6 +26,7 @@ class TrialsWriter(tune.Callback):  # type: ignore[misc]
         self.folder = folder
         self.changed = False
         self.has_ended = False
+        self.ended_texts: EndedTexts = {}
         self.next_write = 0.0
         self.next_write_for_ended = 0.0
 
@@ -57,7 +58,7 @@ class TrialsWriter(tune.Callback):  # type: ignore[misc]
         """Tune has handled what happened."""
         start_seconds = time.monotonic()
         if self.changed and start_seconds >= (self.next_write_for_ended if self.has_ended else self.next_write):
-            save_trials(self.folder, self.log.trials.values(), "running")
+            save_trials(self.folder, self.log.trials.values(), "running", self.ended_texts)
             self.changed = self.has_ended = False
             end_seconds = time.monotonic()
             write_seconds = end_seconds - start_seconds

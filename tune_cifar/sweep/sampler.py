@@ -36,6 +36,11 @@ class SweepSampler(BaseSampler):
     def __init__(self, space: SearchSpace, seed: int) -> None:
         self.space = space
         self.random = np.random.default_rng(seed)
+        self._identities: dict[tuple[Any, ...], Hashable] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its searcher often; what is known of points already is quickly found again."""
+        return {**self.__dict__, "_identities": {}}
 
     def propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         """The encoded point that would be best for `trial`; here a draw from the file's distributions."""
@@ -56,7 +61,7 @@ class SweepSampler(BaseSampler):
         """A point for `trial`, as Optuna asks for it."""
         if not search_space:
             return {}
-        tried = {self._identity(other.params) for other in study.get_trials(deepcopy=False) if self._was_tried(other)}
+        tried = {self._known_identity(other) for other in study.get_trials(deepcopy=False) if self._was_tried(other)}
         num_settings = self.space.num_settings()
         is_exhausted = num_settings is not None and len(tried) >= num_settings
         point = self.propose(study, trial)
@@ -77,6 +82,13 @@ class SweepSampler(BaseSampler):
 
     def _identity(self, point: dict[str, Any]) -> Hashable:
         return comparable(self.space.decode(point))
+
+    def _known_identity(self, trial: FrozenTrial) -> Hashable:
+        """As `_identity`, which asked for all trials anew takes 0.02 s a trial when there are 1,000."""
+        key = tuple(trial.params[name] for name in self.space.distributions)
+        if key not in self._identities:
+            self._identities[key] = self._identity(trial.params)
+        return self._identities[key]
 
     def _nearest_untried(self, point: dict[str, Any], tried: set[Hashable]) -> dict[str, Any]:
         for _ in range(MOST_BATCHES):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from ray import tune
@@ -14,6 +15,9 @@ from tune_cifar.runner.progress import ProgressBoard
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.sweep.schema import Metric
 from tune_cifar.tracking.search_table import Running, SearchTable, describe_config, duration, num_epochs
+
+# All trials are looked at for a table, so that drawing one of thousands may take a tenth of Tune's time at most.
+_PAUSES_PER_DRAWING = 9
 
 
 class TerminalProgress(tune.Callback):  # type: ignore[misc]
@@ -41,6 +45,8 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         self.live: Live | None = None
         self.notes_said: set[str] = set()
         self.board = board
+        self._outdated = False
+        self._next_drawing = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks; a terminal belongs to one process, so nothing of it goes along."""
@@ -58,6 +64,7 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         news = self.board.news() if self.live and self.board else None
         if news is not None:
             self.running = news
+        if news is not None or self._outdated:
             self._draw()
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
@@ -102,8 +109,10 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         line = " | ".join([line, record.message] if record.message else [line])
         if (self.live and record.message) or (self.console.details.quiet and record.status == "failed"):
             self._print(line)  # Why a trial was stopped or failed has no room in the table; this goes above it.
-        records = list(self.log.trials.values())
-        self._show(" | ".join([line, *self.table.outlook(records, self.running, best_trial(records, self.metric))]))
+        if not self.live and not self.console.details.quiet:  # else nobody sees it, and it looks at all trials
+            records = list(self.log.trials.values())
+            line = " | ".join([line, *self.table.outlook(records, self.running, best_trial(records, self.metric))])
+        self._show(line)
 
     def _show(self, line: str) -> None:
         if self.live:
@@ -115,9 +124,13 @@ class TerminalProgress(tune.Callback):  # type: ignore[misc]
         self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _draw(self, *, ended: bool = False) -> None:
-        if self.live:
+        begin_seconds = time.monotonic()
+        self._outdated = not ended and begin_seconds < self._next_drawing
+        if self.live and not self._outdated:
             records = list(self.log.trials.values())
             self.live.update(self.table.draw(records, self.running, self.console, ended=ended), refresh=ended)
+            end_seconds = time.monotonic()
+            self._next_drawing = end_seconds + _PAUSES_PER_DRAWING * (end_seconds - begin_seconds)
 
     def _prefix(self, record: TrialRecord) -> str:
         return f"[{record.number}/{self.table.num_trials}]"
