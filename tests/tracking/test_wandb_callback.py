@@ -207,6 +207,39 @@ def test_an_offline_run_is_whole_after_a_kill(
     assert len(list((tmp_path / "superseded").iterdir())) == 1
 
 
+def test_a_trial_that_had_ended_when_the_driver_died_is_written_by_the_resume(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path
+) -> None:
+    """A server that hangs holds up the rows of all runs, and a trial can end meanwhile."""
+    log = SearchLog("val_loss")
+    killed = make_callback(log=log)
+    late: list[Callable[[], None]] = []
+    killed._writer._calls.submit = late.append  # type: ignore[method-assign]
+    for name, failed in (("good", False), ("bad", True)):
+        trial = FakeTrial(name)
+        killed.log_trial_start(trial)
+        log_epochs(killed, trial, 1, 2, **({} if failed else LAST))
+        killed.log_trial_end(trial, failed=failed)
+    snapshot = pickle.dumps(killed.get_state())
+    assert run_files(tmp_path) == []
+    for attempt in (1, 2):  # the second goes on from the same snapshot, and finds that both are written
+        resumed = make_callback(log=log)
+        resumed.set_state(pickle.loads(snapshot))  # noqa: S301 made here
+        for _ in range(3):
+            resumed.on_step_begin(0, [])
+        resumed.on_experiment_end([])
+        runs = {path.stem: read_run(path) for path in run_files(tmp_path)}
+        assert len(runs) == 2, attempt
+        (good,) = (run for name, run in runs.items() if "good" in name)
+        (bad,) = (run for name, run in runs.items() if "bad" in name)
+        assert list(good.rows) == list(bad.rows) == [1, 2, 3, 4]
+        assert (good.exit_code, good.summary["status"], good.summary["best_val_loss"]) == (0, "finished", 0.5)
+        assert (bad.exit_code, bad.summary["status"]) == (1, "failed")
+        state = resumed.get_state() or {}
+        assert state["ended"] == {}
+        assert list(state["histories"]) == ["bad"]
+
+
 def test_an_offline_run_uploaded_between_interruption_and_resume_gets_the_new_rows_only(
     make_callback: Callable[..., SearchWandbCallback], server: WandbServer, tmp_path: Path
 ) -> None:

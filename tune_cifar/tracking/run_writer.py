@@ -17,6 +17,7 @@ from typing import Any
 import wandb
 
 from tune_cifar.tracking.background import BackgroundCalls
+from tune_cifar.tracking.closed_runs import ClosedRuns
 from tune_cifar.tracking.trial_history import Row
 from tune_cifar.tracking.wandb_mode import Mode
 from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, amend_run, close_run, open_run, run_id
@@ -33,12 +34,13 @@ class RunWriter:
 
     Trouble with W&B is logged in one line. Where the server cannot be reached in `target.init_seconds`, `mode`
     becomes offline, and disabled where runs cannot be written to disk either. `stop_requests` holds the trials on
-    whose page somebody pressed Stop.
+    whose page somebody pressed Stop, and `closed` knows those of which nothing is left to write.
     """
 
     def __init__(self, target: RunTarget, mode: Mode) -> None:
         self.mode: Mode = mode
         self.stop_requests: set[str] = set()
+        self.closed = ClosedRuns(target.folder)
         self._target = target
         self._calls = BackgroundCalls("wandb", self._say_of_rows)
         # These belong to the thread of `_calls`.
@@ -49,6 +51,7 @@ class RunWriter:
 
     def open(self, trial_id: str, trial_run: TrialRun, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
         """Open the run of a trial, which then holds exactly `rows`; changes `trial_run` where it has to."""
+        self.closed.open(trial_id)
         self._calls.submit(partial(self._open, trial_id, trial_run, dict(config), list(rows)))
 
     def log(self, trial_id: str, rows: Sequence[Row], summary: Mapping[str, Any]) -> None:
@@ -116,7 +119,9 @@ class RunWriter:
     def _close(self, trial_id: str, exit_code: int, summary: Mapping[str, Any]) -> None:
         """Finish a run in one more thread: its upload can be slow, and the rows of other runs wait here."""
         run = self._runs.pop(trial_id, None)
-        if run is not None:
+        if run is None:  # it could not be opened
+            self.closed.close(trial_id, exit_code)
+        else:
             thread = threading.Thread(target=self._finish, args=(trial_id, run, exit_code, summary), daemon=True)
             self._finishing[trial_id] = thread
             thread.start()
@@ -128,6 +133,7 @@ class RunWriter:
             self._cut_off.append(trial_id)
         except Exception as error:
             self._say_once(f"W&B could not finish a run ({_one_line(error)}); its rows up to here are on disk.")
+        self.closed.close(trial_id, exit_code)
 
     def _fall_back(self, mode: Mode, error: Exception) -> None:
         if mode == "online":

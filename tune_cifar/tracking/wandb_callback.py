@@ -26,6 +26,10 @@ SECONDS_FOR_RESULTS = 8.0
 """What a search that has to end in time still needs after its W&B runs are closed: tables, report, the best model."""
 
 
+_End = tuple[int, dict[str, str]]
+"""The exit code of a run and what its summary says of the end."""
+
+
 class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has no types
     """One W&B run a trial: metrics by step, the config, the best of history, tags and an exit code.
 
@@ -72,6 +76,8 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         self._free_parameters = tuple(free_parameters)
         self._trial_runs: dict[str, TrialRun] = {}
         self._histories: dict[str, TrialHistory] = {}
+        self._ended: dict[str, _End] = {}
+        self._writing: set[str] = set()
         self._open: set[str] = set()
         self._writer = RunWriter(self._target, mode)
 
@@ -80,26 +86,53 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
 
     def __getstate__(self) -> dict[str, Any]:
         # Threads and open runs belong to this process alone.
-        return {**self.__dict__, "_open": set(), "_writer": self._writer.mode}
+        return {**self.__dict__, "_open": set(), "_writing": set(), "_writer": self._writer.mode}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._writer = RunWriter(self._target, state["_writer"])
 
     def get_state(self) -> dict[str, Any] | None:
-        """The run of every trial, and the rows of those that may still go on, for Tune's snapshot."""
+        """The run of every trial, and the rows of those that are not written to their end, for Tune's snapshot."""
         if not self._trial_runs:
             return None
+        self._forget_written()
         # Not by `asdict`, whose deep copies were a third of a snapshot's time: Tune pickles these at once.
         return {
             "runs": {trial_id: {**vars(trial_run)} for trial_id, trial_run in self._trial_runs.items()},
             "histories": {trial_id: {**vars(history)} for trial_id, history in self._histories.items()},
+            "ended": dict(self._ended),
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Take back what `get_state` gave."""
         self._trial_runs = {trial_id: TrialRun(**trial_run) for trial_id, trial_run in state["runs"].items()}
         self._histories = {trial_id: TrialHistory(**history) for trial_id, history in state["histories"].items()}
+        self._ended = dict(state.get("ended", {}))
+
+    def _forget_written(self) -> None:
+        """Drop the rows of trials that have ended and whose runs are closed."""
+        for trial_id, (exit_code, _) in list(self._ended.items()):
+            if self._writer.closed.has(trial_id, exit_code):
+                del self._ended[trial_id]
+                if exit_code == 0:  # a failed trial may be tried again, and goes on in its run
+                    del self._histories[trial_id]
+
+    def on_step_begin(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Tune's loop comes by."""
+        self._write_ended()
+
+    def _write_ended(self) -> None:
+        """Write the runs of trials that had ended when an earlier process was killed before it had written them."""
+        if self._ended.keys() <= self._writing or self.mode == "disabled":
+            return
+        self._forget_written()
+        for trial_id in self._ended.keys() - self._writing:
+            self._writing.add(trial_id)
+            config, history = self._log.trials[trial_id].config, self._histories[trial_id]
+            exit_code, ended = self._ended[trial_id]
+            self._writer.open(trial_id, self._trial_runs[trial_id], config, history.rows)
+            self._writer.close(trial_id, exit_code, {**self._best(history), **ended})
 
     def recall(self, record: TrialRecord, results: Sequence[Mapping[str, Any]]) -> None:
         """Take in a trial of an earlier process whose state is lost, with Tune's result of each epoch.
@@ -146,6 +179,7 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         if self.mode == "disabled" or trial.trial_id in self._open:
             return
         self._open.add(trial.trial_id)
+        self._ended.pop(trial.trial_id, None)
         if trial.trial_id not in self._trial_runs:
             record = self._log.record_of(trial)
             self._trial_runs[trial.trial_id] = TrialRun(
@@ -171,17 +205,20 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
             return
         self._open.remove(trial.trial_id)
         history = self._histories[trial.trial_id]
+        self._writing.add(trial.trial_id)
         if failed:
-            self._close(trial.trial_id, 1, "failed", self._log.record_of(trial).message)
+            ended = self._close(trial.trial_id, 1, "failed", self._log.record_of(trial).message)
+            self._ended[trial.trial_id] = (1, ended)
             return
         # The last result of a trial that a scheduler ended still says running.
         status = "stopped early" if history.status == "running" else history.status
         ended = self._close(trial.trial_id, 0, status, history.message)
         self._trial_runs[trial.trial_id].summary = {**history.last_values, **self._best(history), **ended}
-        del self._histories[trial.trial_id]
+        self._ended[trial.trial_id] = (0, ended)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Close the runs still open (an interrupted search's) and wait for all uploads, for a bounded time."""
+        self._write_ended()
         for trial_id in self._open:
             self._close(trial_id, INTERRUPTED_EXIT_CODE, "interrupted", "")
         self._open.clear()
