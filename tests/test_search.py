@@ -303,6 +303,7 @@ def test_a_resume_cannot_change_the_search(finished: tuple[Path, str]) -> None:
 
 
 LONG_SWEEP = SWEEP.replace("epochs: {value: 2}", "epochs: {value: 4}").replace("run_cap: 3", "run_cap: 4")
+LONG = ("--data", "digits", "--train-images", "400")  # epochs long enough to be seen under way
 
 
 @pytest.fixture
@@ -311,7 +312,7 @@ def start_long_search(tmp_path: Path) -> Iterator[Any]:
     started: list[subprocess.Popen[str]] = []
 
     def start(name: str, *flags: str) -> subprocess.Popen[str]:
-        command = command_line("search", _write_sweep(tmp_path, LONG_SWEEP), *SMALL, "--name", name, *flags)
+        command = command_line("search", _write_sweep(tmp_path, LONG_SWEEP), *LONG, "--name", name, *flags)
         process = subprocess.Popen(
             [*command, "--trials-at-once", "1"],
             cwd=tmp_path,
@@ -343,7 +344,7 @@ def start_long_search(tmp_path: Path) -> Iterator[Any]:
 def on_a_terminal(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The long search when nothing happens to it, on a terminal: its folder of results, and all that was drawn."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    flags = (*SMALL, "--name", "long", "--trials-at-once", "1", "--wandb", "disabled")
+    flags = (*LONG, "--name", "long", "--trials-at-once", "1", "--wandb", "disabled")
     home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled", "COLUMNS": "120"}
     exit_code, drawn = run_on_terminal("search", _write_sweep(folder, LONG_SWEEP), *flags, folder=folder, **home)
     assert exit_code == 0, drawn

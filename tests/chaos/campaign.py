@@ -111,6 +111,7 @@ def play(scenario: Scenario, plan: Plan, seed: int, *, keep: bool = False) -> Pl
                 break
             arena.search.start()
         played.take(check(arena.search, arena.server))
+        arena.search.end_processes()
         played.left_over = arena.search.left_over
         if played.problems and keep:
             kept = Path(tempfile.mkdtemp(prefix="chaos-kept-"))

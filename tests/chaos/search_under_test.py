@@ -47,7 +47,8 @@ def sweep_text(method: str) -> str:
 class SearchUnderTest:
     """One search in `folder`, started and resumed as often as it takes; `hit` ends only processes of its own tree.
 
-    `ray_address` is that of a cluster to join. `left_over` collects processes that outlived their search.
+    It is resumed at once, as by a supervisor, while processes of the attempt before may still be there. `left_over`
+    collects those that outlived their attempt for too long.
     """
 
     folder: Path
@@ -61,6 +62,7 @@ class SearchUnderTest:
     process: subprocess.Popen[bytes] | None = None
     left_over: list[str] = field(default_factory=list)
     _seen: dict[int, psutil.Process] = field(default_factory=dict)
+    _ended: list[tuple[float, list[psutil.Process]]] = field(default_factory=list)
 
     @property
     def results(self) -> Path:
@@ -135,7 +137,7 @@ class SearchUnderTest:
             self.driver.send_signal(number)
 
     def wait(self) -> int | None:
-        """Wait for the end, then for its processes; returns the exit code, None where it hung and had to be killed."""
+        """Wait for the end; returns the exit code, None where it hung and had to be killed."""
         assert self.process is not None
         said, heard_at = "", time.monotonic()
         while self.running() and time.monotonic() < heard_at + QUIET_SECONDS:
@@ -147,12 +149,19 @@ class SearchUnderTest:
         if hung:
             self.process.kill()
         code = self.process.wait()
-        _, alive = psutil.wait_procs(list(self._seen.values()), timeout=PROCESS_END_SECONDS)
-        for process in alive:
-            with contextlib.suppress(psutil.Error):
-                self.left_over.append(" ".join(process.cmdline())[:80])
-                process.kill()
+        self._ended.append((time.monotonic(), list(self._seen.values())))
         return None if hung else code
+
+    def end_processes(self) -> None:
+        """Wait for the processes of all attempts, each as long as it may take since its end, and kill what is left."""
+        for ended_at, processes in self._ended:
+            rest_seconds = max(0.0, ended_at + PROCESS_END_SECONDS - time.monotonic())
+            _, alive = psutil.wait_procs(processes, timeout=rest_seconds)
+            for process in alive:
+                with contextlib.suppress(psutil.Error):
+                    self.left_over.append(" ".join(process.cmdline())[:80])
+                    process.kill()
+        self._ended.clear()
 
     def epochs(self) -> dict[int, list[int]]:
         """The epochs that the search has told of each trial, by number, in the order told, repeated ones too."""
@@ -185,4 +194,5 @@ def search_under_test(method: str, **options: Any) -> Iterator[SearchUnderTest]:
             search.descendants()
             search.process.kill()
             search.wait()
+        search.end_processes()
         shutil.rmtree(ray_folder, ignore_errors=True)
