@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import statistics
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from tune_cifar.sweep.sampler import PRIOR, ModelSampler, SweepSampler, clipped
+from tune_cifar.sweep.sampler import PRIOR, ModelSampler, SweepSampler, _shallow, clipped, is_much_to_know
 from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.sweep.space import SearchSpace
 
@@ -70,6 +71,43 @@ def test_a_diverged_trial_does_not_hide_the_valley_from_the_model(space: Space) 
         found[type(sampler)] = ask(study, line).params["lr"]
     assert 0.1 < found[ModelSampler] < 0.4
     assert not 0.1 < found[optuna.samplers.GPSampler] < 0.4
+
+
+def test_with_hundreds_of_running_trials_the_quick_model_proposes_where_none_of_them_is(
+    space: Space, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses say that 0.3 is best; the proposals cluster there and are all different."""
+    line = space(f"method: bayes\n{LINE}")
+    sampler = ModelSampler(line, 0)
+    monkeypatch.setattr(sampler, "model", None)  # the Gaussian process is not asked
+    study = optuna.create_study(sampler=sampler)
+    for number in range(200):
+        lr = (number + 0.5) / 200
+        study.add_trial(create_trial(params={"lr": lr}, distributions=line.distributions, value=abs(lr - 0.3)))
+    rates = [ask(study, line).params["lr"] for _ in range(101)]  # none of them is told
+    assert len(set(rates)) == len(rates)
+    monkeypatch.undo()
+    near = [abs(ask(study, line).params["lr"] - 0.3) for _ in range(20)]
+    assert statistics.median(near) < 0.1  # by chance it would be 0.25
+
+
+@pytest.mark.parametrize(
+    ("num_completed", "num_running", "quick"),
+    [(0, 0, False), (600, 0, False), (601, 0, True), (200, 64, False), (200, 101, True), (0, 150, False)],
+)
+def test_what_a_gaussian_process_would_take_a_second_for(num_completed: int, num_running: int, quick: bool) -> None:
+    assert is_much_to_know(num_completed, num_running) is quick
+
+
+def test_told_trials_are_not_copied_deeply(space: Space) -> None:
+    """Optuna's storage copies what it is given; these trials are made for one question and nobody changes them."""
+    line = space(f"method: bayes\n{LINE}")
+    trial = _shallow(create_trial(params={"lr": 0.5}, distributions=line.distributions, value=1.0))
+    study = optuna.create_study()
+    study.add_trial(trial)
+    (kept,) = study.get_trials(deepcopy=False)
+    assert (kept.params, kept.value, kept.state) == ({"lr": 0.5}, 1.0, TrialState.COMPLETE)
+    assert kept.params is trial.params
 
 
 @pytest.mark.parametrize("method", ["bayes", "random"])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
-from optuna.samplers import BaseSampler, GPSampler
+from optuna.samplers import BaseSampler, GPSampler, TPESampler
 from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -23,6 +24,10 @@ PRIOR = "prior"
 # settings of which one is left are practically always searched to the end.
 BATCH_POINTS = 1_000
 MOST_BATCHES = 20
+
+
+MOST_MODEL_TRIALS = 600
+WEIGHT_OF_RUNNING = 4
 
 
 class SweepSampler(BaseSampler):
@@ -108,6 +113,9 @@ class SweepSampler(BaseSampler):
 class ModelSampler(SweepSampler):
     """Proposes where a Gaussian process expects the largest improvement (Optuna's GPSampler).
 
+    Where it knows so many trials that it would hold up the search, a tree of Parzen estimators (Optuna's TPESampler)
+    proposes, which takes running trials for bad ones: see `is_much_to_know`.
+
     The model is told each value clipped at the median plus the median's distance from the best: how bad a bad
     trial is says nothing of where the best one is, and one diverged loss would flatten all others. Clipping took
     the regret after 20 trials on real learning curves to a tenth (benchmarks/RESULTS.md).
@@ -115,25 +123,51 @@ class ModelSampler(SweepSampler):
 
     def __init__(self, space: SearchSpace, seed: int) -> None:
         super().__init__(space, seed)
-        # Optuna's own generator takes seeds of 32 bits, a trial those of 63.
+        # Optuna's own generators take seeds of 32 bits, a trial those of 63.
         self.model = GPSampler(seed=seed % 2**32, n_startup_trials=1, warn_independent_sampling=False)
+        self.quick_model = TPESampler(seed=seed % 2**32, multivariate=True, constant_liar=True)
 
     def propose(self, study: Study, trial: FrozenTrial) -> dict[str, Any]:
         """The model's point; `study` holds the trials to learn from and those that are still running."""
-        told = optuna.create_study(direction=study.direction, sampler=self.model)
         completed = study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
+        running = [
+            other
+            for other in study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+            if other.number != trial.number and other.params
+        ]
         values = clipped([other.value or 0.0 for other in completed], study.direction)
+        model = self.quick_model if is_much_to_know(len(completed), len(running)) else self.model
+        told = optuna.create_study(direction=study.direction, sampler=model)
         told.add_trials(
-            create_trial(params=other.params, distributions=other.distributions, value=value)
+            _shallow(create_trial(params=other.params, distributions=other.distributions, value=value))
             for other, value in zip(completed, values, strict=True)
         )
-        running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
         told.add_trials(
-            create_trial(state=TrialState.RUNNING, params=other.params, distributions=other.distributions)
+            _shallow(create_trial(state=TrialState.RUNNING, params=other.params, distributions=other.distributions))
             for other in running
-            if other.number != trial.number and other.params
         )
         return told.ask(fixed_distributions=dict(self.space.distributions)).params
+
+
+def is_much_to_know(num_completed: int, num_running: int) -> bool:
+    """Whether a Gaussian process would take about a second for a suggestion, or longer, and the quick model is asked.
+
+    Trials that still run cost it the most, as Optuna imagines their results: 0.2 s with 200 completed trials and 8
+    that run, 0.8 s with 64 that run, 7.5 s with 512 that run, on one core (benchmarks/RESULTS.md).
+    """
+    return num_completed + WEIGHT_OF_RUNNING * num_running > MOST_MODEL_TRIALS
+
+
+class _ShallowTrial(FrozenTrial):
+    """A trial of which Optuna's storage takes a shallow copy: the deep ones of 1,000 trials take 0.7 s."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _ShallowTrial:
+        return copy(self)
+
+
+def _shallow(trial: FrozenTrial) -> FrozenTrial:
+    trial.__class__ = _ShallowTrial
+    return trial
 
 
 def clipped(values: Sequence[float], direction: StudyDirection) -> list[float]:

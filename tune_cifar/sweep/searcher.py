@@ -12,7 +12,7 @@ from typing import Any
 from scipy.stats import qmc
 
 from tune_cifar.errors import UserError
-from tune_cifar.sweep.sampler import ModelSampler, SweepSampler
+from tune_cifar.sweep.sampler import ModelSampler, SweepSampler, is_much_to_know
 from tune_cifar.sweep.schema import Metric, SweepConfig
 from tune_cifar.sweep.space import SearchSpace
 
@@ -72,7 +72,8 @@ def plan_search(
     sampler = ModelSampler(space, seed)
     spread = f"{len(start_points)} spread evenly, then " if start_points else ""
     known = f", which knows {_trials(len(prior_trials), 'prior')}" if prior_trials else ""
-    course = f"{spread}by Gaussian process{known}"
+    quick = ", by Parzen estimators (TPE) once that would be slow" if is_much_to_know(count, trials_at_once) else ""
+    course = f"{spread}by Gaussian process{known}{quick}"
     return SearchPlan(count, sampler, start_points, f"{_trials(count)}: {course} ({origin}){remark}", prior_trials)
 
 
