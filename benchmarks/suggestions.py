@@ -1,7 +1,7 @@
 """Measures how long a Bayesian suggestion takes, by what the model knows: completed trials and those that still run.
 
 `python benchmarks/suggestions.py` asks the searcher of the tutorial's space, on one core, and the Gaussian process
-alone where the searcher would ask its quick model instead. These times set `tune_cifar.sweep.sampler.MOST_MODEL_TRIALS`.
+alone where the searcher would ask its quick model; they set `tune_cifar.sweep.sampler.MOST_MODEL_TRIALS`.
 """
 
 from __future__ import annotations
