@@ -7,16 +7,13 @@ from typing import Any
 import pytest
 import torch
 from ray import cloudpickle
-from ray.air.execution._internal.actor_manager import RayActorManager
-from ray.exceptions import ActorDiedError, ActorUnavailableError, OutOfMemoryError, RayActorError, RayTaskError
+from ray.exceptions import ActorDiedError, ActorUnavailableError, RayActorError, RayTaskError
 
 from tune_cifar.errors import UserError
 from tune_cifar.runner.failures import (
     LONGEST_CAUSE_CHARACTERS,
     Failure,
     LostProcessError,
-    describe_error,
-    every_loss_is_a_failure,
     read_failure,
 )
 
@@ -119,24 +116,3 @@ def test_failures_are_alike_but_for_their_numbers() -> None:
     assert one.likeness != Failure("exception", "E: 8 GiB at 0xa1", 0).likeness
     assert one.repeats(other)
     assert not Failure("exception", one.cause, 1).repeats(one)
-
-
-def test_an_actor_ended_for_want_of_memory_fails_its_trial_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tune's own manager of actors raises from the search's loop, which would end the search."""
-    told: list[Exception] = []
-    manager = RayActorManager.__new__(RayActorManager)
-    manager._failed_actor_ids = set()
-    monkeypatch.setattr(RayActorManager, "_cleanup_actor", lambda self, tracked_actor: None)
-    task = SimpleNamespace(
-        _tracked_actor=SimpleNamespace(actor_id=1, _on_error=None),
-        _on_error=lambda actor, error: told.append(error),
-    )
-    error = OutOfMemoryError("1 worker(s) were killed due to the node running low on memory.")
-    with pytest.raises(RuntimeError, match="unexpected exception"):
-        manager._actor_task_failed(task, error)
-    with every_loss_is_a_failure():
-        manager._actor_task_failed(task, error)
-    assert isinstance(told[0], RayActorError)
-    assert describe_error(told[0]).startswith("the machine ran out of memory")
-    with pytest.raises(RuntimeError, match="unexpected exception"):
-        manager._actor_task_failed(task, error)

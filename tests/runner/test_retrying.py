@@ -148,3 +148,33 @@ def test_a_trial_out_of_gpu_memory_is_retried_with_a_gpu_to_itself(
         alone = search.attempts[seed][1]
         others = [one for attempts in search.attempts.values() for one in attempts if one != alone]
         assert all(one["end"] <= alone["start"] or one["start"] >= alone["end"] for one in others)
+
+
+@pytest.mark.parametrize("loss", ["killed", "raises"])
+def test_a_process_lost_between_two_trials_costs_the_next_one_an_attempt(
+    ray_with_a_gpu: None, tmp_path: Path, patch: pytest.MonkeyPatch, loss: str
+) -> None:
+    """The first trial leaves a process that does not survive its reset for the second one."""
+
+    def befall(seed: int, attempt: int, epoch: int) -> None:
+        if seed == 1 and epoch == 3:
+            import os
+
+            from ray.train._internal.session import _TrainSession
+
+            def reset(*_: Any, **__: Any) -> bool:
+                if loss == "raises":
+                    raise RuntimeError("no reset")
+                os._exit(1)
+
+            _TrainSession.finish = reset  # a reset begins with it
+
+    slots = TrialSlots(2.0, 0.0, 1, "")
+    search = run_stub_search(tmp_path, befall, patch, slots=slots, num_trials=3)
+    assert [search.trial(seed).status for seed in (1, 2, 3)] == ["finished", "finished", "finished"]
+    assert [search.trial(seed).failures for seed in (1, 2, 3)] == [0, 1, 0]
+    assert [len(search.attempts[seed]) for seed in (1, 2, 3)] == [1, 1, 1]
+    (line,) = search.lines
+    cause = "the trial's process was killed or crashed" if loss == "killed" else "RuntimeError: no reset"
+    assert line.startswith(f"retry    trial 2: {cause}")
+    assert line.endswith("; attempt 2 of 3, from the beginning")

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from ray import cloudpickle
-from ray.air.execution._internal.actor_manager import RayActorManager
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.experiment import Trial
 
@@ -123,25 +120,3 @@ def describe_error(error: BaseException) -> str:
 def _one_line(text: str) -> str:
     line = scrub(_RAY_PATH.sub("…", text))
     return line if len(line) <= LONGEST_CAUSE_CHARACTERS else f"{line[: LONGEST_CAUSE_CHARACTERS - 1]}…"
-
-
-@contextlib.contextmanager
-def every_loss_is_a_failure() -> Iterator[None]:
-    """While this lasts, a process that Ray ends for any reason fails its trial and not the whole search.
-
-    Where Ray's memory monitor ends an actor's process, its calls raise `OutOfMemoryError`, which is no
-    `RayActorError`; Tune's actor manager knows only these and raises from the search's loop (ray 2.60, seen with
-    `memory_usage_threshold=0.02`).
-    """
-    original = RayActorManager._actor_task_failed
-
-    def fail_the_trial(self: RayActorManager, tracked_actor_task: Any, exception: Exception) -> None:
-        if not isinstance(exception, (RayActorError, RayTaskError)):
-            exception = LostProcessError(error_msg=str(exception))
-        original(self, tracked_actor_task, exception)
-
-    RayActorManager._actor_task_failed = fail_the_trial
-    try:
-        yield
-    finally:
-        RayActorManager._actor_task_failed = original

@@ -23,12 +23,12 @@ from tune_cifar.runner.early_stopping import (
     StopRequested,
 )
 from tune_cifar.runner.ending import SearchEnding
-from tune_cifar.runner.failures import every_loss_is_a_failure
 from tune_cifar.runner.given_up import GivenUpCheckpoints
 from tune_cifar.runner.hang_watch import HangWatch
 from tune_cifar.runner.held_search import HeldSearch
 from tune_cifar.runner.holding import ConcurrencyLimiter, HoldingScheduler
 from tune_cifar.runner.hopeless import FirstTrials
+from tune_cifar.runner.lost_processes import every_loss_is_a_failure
 from tune_cifar.runner.outcome import SearchOutcome, outcome_of
 from tune_cifar.runner.placement import TrialPlacement
 from tune_cifar.runner.places import TunePlace
