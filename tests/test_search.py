@@ -303,7 +303,7 @@ def test_a_resume_cannot_change_the_search(finished: tuple[Path, str]) -> None:
 
 
 LONG_SWEEP = SWEEP.replace("epochs: {value: 2}", "epochs: {value: 4}").replace("run_cap: 3", "run_cap: 4")
-LONG = ("--data", "digits", "--train-images", "400")  # epochs long enough to be seen under way
+LONG = ("--data", "digits", "--train-images", "250")  # epochs long enough to be seen under way
 
 
 @pytest.fixture
