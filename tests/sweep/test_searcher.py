@@ -156,6 +156,8 @@ def test_random_draws_from_the_stated_distributions(plan: Plan) -> None:
     [
         (TUTORIAL, None, 10, "10 trials: 5 spread evenly, then by Gaussian process (the file's run_cap)"),
         (TUTORIAL, 12, 12, "12 trials: 6 spread evenly, then by Gaussian process (--count instead of the file's run_cap 10)"),
+        (TUTORIAL, 700, 700, "700 trials: 7 spread evenly, then by Gaussian process, by Parzen estimators (TPE) once that would be "
+         "slow (--count instead of the file's run_cap 10)"),
         ("method: random\nparameters: {a: {min: 0.0, max: 1}}", None, 10, "10 trials, at random (the default; the file has no run_cap)"),
         ("method: random\nparameters: {a: {min: 0.0, max: 1}}", 1, 1, "1 trial, at random (--count)"),
         ("method: random\nparameters: {a: {value: 1}}", None, 1, "1 trial, at random (the file has no free parameter)"),
