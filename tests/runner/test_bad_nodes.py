@@ -30,16 +30,28 @@ def test_trials_are_retried_elsewhere_and_a_bad_node_is_left_alone(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bad = next(node["NodeID"] for node in ray.nodes() if node["NodeID"] != cluster.head_node.node_id)
+    failures = tmp_path / "failures"
+    failures.mkdir()
 
     def befall(seed: int, attempt: int, epoch: int) -> None:
+        import time
+
         import ray
 
-        if epoch == 1 and ray.get_runtime_context().get_node_id() == bad:
+        if epoch != 1:
+            return
+        before = len(list(failures.iterdir()))
+        if ray.get_runtime_context().get_node_id() == bad:
+            (failures / f"{seed}-{attempt}").touch()
             raise RuntimeError("CUDA error: unspecified launch failure")
+        # The good node must not do all the work while a process starts on the bad one, which a busy machine makes long.
+        patience = time.monotonic() + 5
+        while before < 3 and len(list(failures.iterdir())) == before and time.monotonic() < patience:
+            time.sleep(0.05)
 
     slots = TrialSlots(1.0, 0.0, 2, "")
-    search = run_stub_search(tmp_path, befall, monkeypatch, slots=slots, num_trials=4, epoch_seconds=0.2)
-    assert [trial.status for trial in search.outcome.trials] == ["finished"] * 4
+    search = run_stub_search(tmp_path, befall, monkeypatch, slots=slots, num_trials=6, epoch_seconds=0.2)
+    assert [trial.status for trial in search.outcome.trials] == ["finished"] * 6
     assert not search.outcome.stopped_because
     on_bad = [attempt for attempts in search.attempts.values() for attempt in attempts if attempt["node"] == bad]
     assert len(on_bad) == sum(trial.failures for trial in search.outcome.trials) == 3
