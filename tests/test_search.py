@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -308,13 +307,13 @@ LONG = ("--data", "digits", "--train-images", "250")  # epochs long enough to be
 
 @pytest.fixture
 def start_long_search(tmp_path: Path) -> Iterator[Any]:
-    """Start a search of four trials of four epochs, one at a time, and wait until its second trial runs."""
+    """Start or resume a search of four trials of four epochs, one at a time, and wait until trial `running` runs."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(name: str, *flags: str) -> subprocess.Popen[str]:
-        command = command_line("search", _write_sweep(tmp_path, LONG_SWEEP), *LONG, "--name", name, *flags)
+    def start(name: str, *flags: str, running: int = 2) -> subprocess.Popen[str]:
+        what = () if "--resume" in flags else (_write_sweep(tmp_path, LONG_SWEEP), *LONG, "--trials-at-once", "1")
         process = subprocess.Popen(
-            [*command, "--trials-at-once", "1"],
+            command_line("search", *what, "--name", name, *flags),
             cwd=tmp_path,
             env=environment(),
             stdout=subprocess.PIPE,
@@ -326,12 +325,12 @@ def start_long_search(tmp_path: Path) -> Iterator[Any]:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             ended = list((tmp_path / "results" / name).glob("ray/trial-*/checkpoint_000003"))
-            running = list((tmp_path / "results" / name).glob("ray/trial-*/checkpoint_00000[012]"))
-            if ended and len({path.parent for path in ended + running}) > 1:
+            under_way = list((tmp_path / "results" / name).glob("ray/trial-*/checkpoint_00000[012]"))
+            if len(ended) >= running - 1 and len({path.parent for path in ended + under_way}) >= running:
                 return process
             time.sleep(0.05)
         process.kill()
-        pytest.fail(f"the search did not get to its second trial: {process.communicate()}")
+        pytest.fail(f"the search did not get to its trial {running}: {process.communicate()}")
 
     yield start
     for process in started:
@@ -379,27 +378,34 @@ def _without_times_and_ids(trials: list[dict[str, str]]) -> list[dict[str, str]]
     return [{key: value for key, value in row.items() if key not in ("id", "seconds")} for row in trials]
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_search_that_is_ended_goes_on_to_the_same_results(
-    start_long_search: Any, undisturbed: list[dict[str, str]], tmp_path: Path, signal_number: signal.Signals
-) -> None:
-    process = start_long_search("cut")
-    process.send_signal(signal_number)
-    output, errors = process.communicate(timeout=60)
-    results = tmp_path / "results" / "cut"
-    if signal_number != signal.SIGKILL:
-        assert process.returncode == EXIT_TERMINATED, errors + output
-        assert "SIGTERM  the search ends within 30s; " in output
-        assert _summary(results)["stopped_by"] == "SIGTERM"
-        assert "go on with: python -m tune_cifar.search --resume --results results --name cut" in output
-        assert _summary(results)["complete"] is False
-        assert _trials(results)[0]["status"] == "finished"
-    assert "Traceback" not in errors
+def _is_read_as(results: Path, state: str) -> None:
     saved = load_trials(results)
     assert saved is not None
-    assert saved.state == ("running" if signal_number == signal.SIGKILL else "interrupted")
+    assert saved.state == state
     assert saved.trials[0].status == "finished"
-    assert saved.state in write_report(results).read_text()
+    assert state in write_report(results).read_text()
+
+
+def test_a_search_that_is_ended_twice_goes_on_to_the_same_results(
+    start_long_search: Any, undisturbed: list[dict[str, str]], tmp_path: Path
+) -> None:
+    results = tmp_path / "results" / "cut"
+    process = start_long_search("cut")
+    process.terminate()
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_TERMINATED, errors + output
+    assert "SIGTERM  the search ends within 30s; " in output
+    assert "go on with: python -m tune_cifar.search --resume --results results --name cut" in output
+    assert "Traceback" not in errors
+    assert _summary(results)["stopped_by"] == "SIGTERM"
+    assert _summary(results)["complete"] is False
+    assert _trials(results)[0]["status"] == "finished"
+    _is_read_as(results, "interrupted")
+    process = start_long_search("cut", "--resume", running=3)
+    process.kill()
+    _, errors = process.communicate(timeout=60)
+    assert "Traceback" not in errors
+    _is_read_as(results, "running")
     done = run("search", "--resume", "--name", "cut", "--quiet", folder=tmp_path)
     assert done.returncode == 0, done.stderr + done.stdout
     assert _summary(results)["complete"] is True
