@@ -121,7 +121,13 @@ class Host:
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             **environment,
         }
-        inside = ["env", "-i", *(f"{name}={value}" for name, value in settings.items())]
+        # A suite that was started in the background ignores Ctrl-C, which a program on a host must not inherit.
+        inside = [
+            "env",
+            "-i",
+            "--default-signal=HUP,INT,QUIT",
+            *(f"{name}={value}" for name, value in settings.items()),
+        ]
         enter = ["nsenter", "--target", str(self.init), *_NAMESPACES]
         return [*enter, *inside, "bash", "--login", "-c", f"cd\n{script}"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import socket
@@ -48,6 +49,21 @@ def test_stop_ends_the_marked_processes_their_children_and_no_other(mark: dict[s
         other.kill()
     stubborn.stdout.close()
     assert node.stop() == (0, [])
+
+
+def test_stop_ends_the_connections_that_this_cluster_keeps_open(mark: dict[str, str]) -> None:
+    def connection(cluster_name: str) -> subprocess.Popen[bytes]:
+        cluster = hashlib.sha256(cluster_name.encode()).hexdigest()[:10]
+        title = f"ssh: /tmp/ray_ssh_0123456789/{cluster}/39a41805304a3a2e [mux]"
+        return subprocess.Popen(["bash", "-c", f"exec -a '{title}' sleep 61"], env=WITHOUT_MARK)
+
+    with connection("mine") as ours, connection("other") as others:
+        _wait_until(lambda: all(b"ssh: " in Path(f"/proc/{made.pid}/cmdline").read_bytes() for made in (ours, others)))
+        assert node.stop() == (0, [])
+        assert node.stop("mine") == (1, [])
+        assert ours.wait() == -signal.SIGTERM
+        assert others.poll() is None
+        others.kill()
 
 
 def test_a_port_is_taken_by_another_program_but_not_by_the_cluster(mark: dict[str, str]) -> None:

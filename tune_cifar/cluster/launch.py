@@ -81,7 +81,7 @@ def down(cluster: Cluster, console: Console) -> int:
 
 
 def _stop(login: Login, cluster: Cluster) -> tuple[int, list[str]]:
-    num_ended, left = login.ask("stop")
+    num_ended, left = login.ask("stop", cluster.name)
     login.ask("forget", cluster.name, cluster.gcs_address)
     return num_ended, left
 

@@ -6,8 +6,10 @@ The machine may have neither this package nor its environment yet, and its Pytho
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -75,9 +77,12 @@ def cluster_processes() -> dict[int, str]:
     return {pid: _command(pid) for pid in sorted(ours)}
 
 
-def stop() -> tuple[int, list[str]]:
-    """End the cluster's processes here; returns how many there were, and the command lines of those that are left."""
-    first = dict(cluster_processes())
+def stop(cluster_name: str | None = None) -> tuple[int, list[str]]:
+    """End the cluster's processes here; returns how many there were, and the command lines of those that are left.
+
+    With its name also the connections that its autoscaler keeps open to the workers.
+    """
+    first = {**cluster_processes(), **(_kept_connections(cluster_name) if cluster_name else {})}
     # Workers lose their parent when Ray ends, and their marks with it: they are looked for by their ids.
     for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         deadline = time.monotonic() + seconds
@@ -115,7 +120,7 @@ def main() -> None:
         elif request == "reach":
             answer = {address: why for address, port in arguments if (why := _why_not_reached(address, port))}
         elif request == "stop":
-            answer = stop()
+            answer = stop(*arguments)
         else:
             forget(*arguments)
             answer = None
@@ -161,6 +166,24 @@ def _open_files(folder: Path) -> set[str]:
     with contextlib.suppress(OSError):  # ended or closed meanwhile, or of another user
         for link in (folder / "fd").iterdir():
             found.add(str(link.readlink()))
+    return found
+
+
+def _kept_connections(cluster_name: str) -> dict[int, str]:
+    """What ssh leaves running for 10 s after a command of Ray's launcher or autoscaler, so that the next is quick.
+
+    It is nobody's child and writes its title, which names its socket, over its environment: only that tells whose it
+    is (`SSHCommandRunner` of ray 2.60).
+    """
+    cluster = hashlib.sha256(cluster_name.encode()).hexdigest()[:10]
+    title = re.compile(rf"ssh: \S*/ray_ssh_[0-9a-f]+/{cluster}/\S+ \[mux\]")
+    found = {}
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # ended meanwhile
+            if folder.name.isdigit() and folder.stat().st_uid == os.geteuid():
+                command = (folder / "cmdline").read_bytes().split(b"\0")[0].decode(errors="replace")
+                if title.match(command):
+                    found[int(folder.name)] = command
     return found
 
 
