@@ -8,9 +8,9 @@ SHELL := /bin/bash
 search: .venv/ready  ## a whole search on the digits that come with scikit-learn
 	$(BIN)/python -m tune_cifar.search configs/quickstart.yaml --data digits
 
-# Two at a time: most of a search under test is waiting for the imports of its processes.
+# Three at a time, also on two cores: much of a search under test is waiting for its processes to start.
 test: .venv/ready  ## the whole test suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # SEED=7 hits other searches at other moments; a campaign that was stopped goes on where it was.
 SEED ?= 0
@@ -21,7 +21,7 @@ chaos: .venv/ready  ## at least 50 faults in many searches, in about 40 minutes
 # In proportion to 100, which is what `make test` runs: CASES=1000 is ten times as many, SEED=7 makes others.
 CASES ?= 1000
 fuzz: .venv/ready  ## some 27,000 damaged or hostile files and flags, in about 10 minutes
-	TUNE_CIFAR_FUZZ_CASES=$(CASES) TUNE_CIFAR_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 2 --dist loadfile tests/fuzz
+	TUNE_CIFAR_FUZZ_CASES=$(CASES) TUNE_CIFAR_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -n 3 --dist loadfile tests/fuzz
 
 check: .venv/ready  ## lint and types
 	$(BIN)/ruff check
