@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,7 +50,20 @@ def test_machines_are_compared_with_the_head() -> None:
     assert clock.startswith("worker: its clock is 30 s behind the head's, at most 5 s will do.")
 
 
-def test_a_key_must_be_there_and_need_no_passphrase(tmp_path: Path) -> None:
+def test_the_programs_that_this_machine_lacks_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _check_here(CLUSTER) == [
+        "this machine has no ssh. Install the package openssh-client.",
+        "this machine has no rsync. Install the package rsync.",
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("ssh-keygen"), reason="needs ssh-keygen: install the package openssh-client")
+def test_a_key_must_be_there_and_need_no_passphrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rsync = tmp_path / "bin" / "rsync"  # only looked for; a machine that has none can be used to test
+    rsync.parent.mkdir()
+    rsync.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(rsync.parent), prepend=os.pathsep)
     with_key = dataclasses.replace(CLUSTER, key=tmp_path / "key")
     assert _check_here(with_key) == [
         f"c.yaml: auth.ssh_private_key: there is no {tmp_path}/key. Make it: ssh-keygen -f {tmp_path}/key"
