@@ -37,7 +37,7 @@ def test_hosts_are_apart(tmp_path: Path) -> None:
         assert left.processes() == right.processes() == other["left"].processes() == []
         assert f"{os.getpid()}" not in left.run("ls /proc").stdout.split()
         assert left.run("echo there > shared/file; touch /tmp/mine").returncode == 0
-        assert right.run("cat shared/file; ls /tmp").stdout == "there\n"
+        assert right.run("cat shared/file; ls /tmp/mine").stdout == "there\n"
         assert left.run(f"touch {REPOSITORY}/pyproject.toml").returncode != 0
         right.set_link(up=False)
         assert left.run("ssh -o ConnectTimeout=1 right hostname").returncode != 0

@@ -172,6 +172,37 @@ def test_runs_whose_state_was_lost_go_on_and_can_be_amended(
     )
 
 
+def test_the_run_of_an_ended_trial_is_written_where_its_state_and_its_end_were_lost(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path
+) -> None:
+    killed = make_callback()
+    for trial_id in ("closed", "cut"):
+        log_epochs(killed, FakeTrial(trial_id), 1)
+    killed.log_trial_end(FakeTrial("closed"))
+    killed.on_experiment_end([])
+    before = set(run_files(tmp_path))
+
+    log = SearchLog("val_loss")
+    callback = make_callback(log=log)
+    results = {1: epoch_result(1), 2: epoch_result(2, **LAST)}
+    ends = {"closed": ("finished", 1), "cut": ("finished", 2), "broken": ("failed", 1)}
+    for number, (trial_id, (status, num_epochs)) in enumerate(ends.items(), start=1):
+        message = "RuntimeError: broken" if status == "failed" else ""
+        record = TrialRecord(number, trial_id, FakeTrial(trial_id).config, status, message=message)
+        log.trials[trial_id] = record
+        callback.recall(record, list(results.values())[:num_epochs])
+    callback.on_step_begin(1, [])
+    callback.on_experiment_end([])
+
+    written = {path.stem.rpartition("-")[2]: read_run(path) for path in set(run_files(tmp_path)) - before}
+    assert {name: (run.exit_code, run.summary["status"]) for name, run in written.items()} == {
+        "cut": (0, "finished"),
+        "broken": (1, "failed"),
+    }
+    assert [row["val_loss"] for row in written["cut"].rows.values() if "val_loss" in row] == [1.5, 0.5]
+    assert written["broken"].summary["message"] == "RuntimeError: broken"
+
+
 def test_an_offline_run_is_whole_after_a_kill(
     make_callback: Callable[..., SearchWandbCallback], server: WandbServer, tmp_path: Path
 ) -> None:

@@ -137,7 +137,8 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
     def recall(self, record: TrialRecord, results: Sequence[Mapping[str, Any]]) -> None:
         """Take in a trial of an earlier process whose state is lost, with Tune's result of each epoch.
 
-        One that has not ended goes on in its run; of one that has, the run can be amended.
+        One that has not ended goes on in its run; of one that has, the run is written unless it was closed, and can be
+        amended.
         """
         if self.mode == "disabled":
             return
@@ -148,12 +149,13 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         for result in results:
             history.add_result(result)
         self._trial_runs[record.trial_id] = trial_run
+        self._histories[record.trial_id] = history
         if record.status in ENDED:
+            failed = record.status == "failed"
             status = "stopped early" if record.status == "stopped" else record.status
-            ended = {"status": status} | ({"message": history.message} if history.message else {})
+            ended = _end_of_summary(status, record.message if failed else history.message)
             trial_run.summary = {**history.last_values, **self._best(history), **ended}
-        else:
-            self._histories[record.trial_id] = history
+            self._ended[record.trial_id] = (int(failed), ended)
 
     @property
     def has_sweep(self) -> bool:
@@ -235,6 +237,10 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         return {} if best is None else {f"best_{self._metric}": best}
 
     def _close(self, trial_id: str, exit_code: int, status: str, message: str) -> dict[str, str]:
-        ended = {"status": status} | ({"message": message} if message else {})
+        ended = _end_of_summary(status, message)
         self._writer.close(trial_id, exit_code, ended)
         return ended
+
+
+def _end_of_summary(status: str, message: str) -> dict[str, str]:
+    return {"status": status} | ({"message": message} if message else {})
