@@ -2,7 +2,8 @@
 
 `python benchmarks/startup.py` runs a search of a few trials on small noise images and reads the times at which
 each trial's steps began and ended. The gap between two trials holds the validation and checkpoint of the
-first, the searcher's choice, and the building of the second one's network.
+first, the searcher's choice, and the second one's first weights; between two epochs are the validation and a copy of
+all that the checkpoint holds.
 """
 
 from __future__ import annotations
@@ -76,12 +77,12 @@ def main() -> None:
         trials = read_trials(folder)
     first_step_seconds = min(of_process[0][0]["started_at"] for of_process in trials.values()) - started_at
     gaps = [
-        (after[0]["started_at"] - before[-1]["trained_at"], _seconds_after_last_step(before[-1]))
+        (after[0]["started_at"] - before[-1]["trained_at"], before[-1]["validation_seconds"])
         for of_process in trials.values()
         for before, after in itertools.pairwise(of_process)
     ]
     between_epochs = [
-        after["started_at"] - before["trained_at"] - _seconds_after_last_step(before)
+        after["started_at"] - before["trained_at"] - before["validation_seconds"]
         for of_process in trials.values()
         for epochs in of_process
         for before, after in itertools.pairwise(epochs)
@@ -101,11 +102,6 @@ def main() -> None:
     print(f"between epochs, no validation    {_spread(between_epochs)}")
     if args.json:
         args.json.write_text(json.dumps(figures, indent=2) + "\n")
-
-
-def _seconds_after_last_step(epoch: Epoch) -> float:
-    """The validation at an epoch's end."""
-    return epoch["started_at"] + epoch["epoch_runtime (seconds)"] - epoch["trained_at"]
 
 
 def _spread(seconds: list[float]) -> str:

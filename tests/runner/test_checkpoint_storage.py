@@ -12,7 +12,7 @@ from ray import tune
 from tests.disks import small_disk
 from tune_cifar.files import disk_error
 from tune_cifar.runner.checkpoint_storage import CheckpointStorage
-from tune_cifar.trial.checkpoint import TrainingState, load_checkpoint
+from tune_cifar.trial.checkpoint import TrainedTensors, load_checkpoint, write_progress
 
 
 class Storage:
@@ -28,13 +28,14 @@ class Storage:
         pass
 
 
-def _state(value: float, num_weights: int = 3) -> TrainingState:
-    return TrainingState({"w": torch.full((num_weights,), value)}, {"epochs_done": 1}, None, None)
+def _tensors(value: float, num_weights: int = 3) -> TrainedTensors:
+    return TrainedTensors({"w": torch.full((num_weights,), value)})
 
 
-def _report(storage: Storage, checkpoints: CheckpointStorage, state: TrainingState) -> tune.Checkpoint:
+def _report(storage: Storage, checkpoints: CheckpointStorage, tensors: TrainedTensors) -> tune.Checkpoint:
     with checkpoints.new_checkpoint() as folder:
-        state.write(folder)
+        tensors.write(folder)
+        write_progress({"epochs_done": 1}, folder)
         stored = storage.persist_current_checkpoint(tune.Checkpoint.from_directory(folder))
     assert isinstance(stored, tune.Checkpoint)
     return stored
@@ -42,9 +43,9 @@ def _report(storage: Storage, checkpoints: CheckpointStorage, state: TrainingSta
 
 def test_a_checkpoint_is_renamed_into_its_place(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
-    stored = _report(storage, CheckpointStorage(storage), _state(1.0))
+    stored = _report(storage, CheckpointStorage(storage), _tensors(1.0))
     assert stored.path == storage.checkpoint_fs_path
-    assert torch.equal(load_checkpoint(Path(stored.path)).weights["w"], torch.full((3,), 1.0))
+    assert torch.equal(load_checkpoint(Path(stored.path)).tensors.weights["w"], torch.full((3,), 1.0))
     assert [path.name for path in Path(storage.trial_fs_path).iterdir()] == ["checkpoint_000000"]
     assert Path(stored.path).stat().st_mode & 0o777 == 0o755
 
@@ -52,9 +53,9 @@ def test_a_checkpoint_is_renamed_into_its_place(tmp_path: Path) -> None:
 def test_one_that_was_reported_but_not_noted_is_replaced(tmp_path: Path) -> None:
     storage = Storage(tmp_path)
     checkpoints = CheckpointStorage(storage)
-    _report(storage, checkpoints, _state(1.0))
-    stored = _report(storage, checkpoints, _state(2.0))
-    assert torch.equal(load_checkpoint(Path(stored.path)).weights["w"], torch.full((3,), 2.0))
+    _report(storage, checkpoints, _tensors(1.0))
+    stored = _report(storage, checkpoints, _tensors(2.0))
+    assert torch.equal(load_checkpoint(Path(stored.path)).tensors.weights["w"], torch.full((3,), 2.0))
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
@@ -71,7 +72,7 @@ def test_a_full_disk_leaves_no_part_of_a_checkpoint() -> None:
         storage = Storage(disk)
         checkpoints = CheckpointStorage(storage)
         with pytest.raises((OSError, RuntimeError)) as caught:
-            _report(storage, checkpoints, _state(1.0, num_weights=2_000_000))
+            _report(storage, checkpoints, _tensors(1.0, num_weights=2_000_000))
         error = disk_error(caught.value)
         assert error is not None
         assert error.errno == errno.ENOSPC

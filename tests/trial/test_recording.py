@@ -49,7 +49,14 @@ def _one_thread() -> None:
 
 def _numbers(run: TrainingRun) -> list[EpochResult]:
     return [
-        dataclasses.replace(result, epoch_seconds=0.0, average_epoch_seconds=None, started_at=0.0, trained_at=0.0)
+        dataclasses.replace(
+            result,
+            epoch_seconds=0.0,
+            average_epoch_seconds=None,
+            started_at=0.0,
+            trained_at=0.0,
+            validation_seconds=None,
+        )
         for result in run.epochs()
     ]
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from tune_cifar.trial import precision
 from tune_cifar.trial.batches import normalise
-from tune_cifar.trial.checkpoint import TRAINING_FILE, WEIGHTS_FILE, load_weights
+from tune_cifar.trial.checkpoint import TRAINING_FILE, WEIGHTS_FILE, TrainedTensors, load_checkpoint, load_weights
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import prepare_device
@@ -34,7 +34,14 @@ def _one_thread() -> None:
 def _numbers(results: list[EpochResult]) -> list[EpochResult]:
     """The results without their timings, which differ from run to run."""
     return [
-        dataclasses.replace(result, epoch_seconds=0.0, average_epoch_seconds=None, started_at=0.0, trained_at=0.0)
+        dataclasses.replace(
+            result,
+            epoch_seconds=0.0,
+            average_epoch_seconds=None,
+            started_at=0.0,
+            trained_at=0.0,
+            validation_seconds=None,
+        )
         for result in results
     ]
 
@@ -218,6 +225,27 @@ def test_a_checkpoint_holds_plain_weights_and_no_optimizer_at_the_end(
         torchvision.models.resnet18(num_classes=4).load_state_dict(load_weights(folder / WEIGHTS_FILE))
     assert (tmp_path / "1" / TRAINING_FILE).exists()
     assert not (tmp_path / "2" / TRAINING_FILE).exists()
+
+
+def test_tensors_are_copied_before_the_validation_and_can_be_written_after_more_training(
+    make_dataset: MakeDataset, tmp_path: Path
+) -> None:
+    """What a search does, against the state between epochs."""
+    copies: list[TrainedTensors] = []
+    run = TrainingRun(CONFIG, make_dataset(), CPU)
+    epochs = run.epochs(lambda: copies.append(run.copy_tensors()))
+    next(epochs)
+    run.save(tmp_path)
+    next(epochs)
+    expected, early = load_checkpoint(tmp_path).tensors, copies[0]
+    for name, tensor in expected.weights.items():
+        assert torch.equal(early.weights[name], tensor), name
+    assert early.momentum
+    assert expected.momentum
+    assert all(torch.equal(copy, saved) for copy, saved in zip(early.momentum, expected.momentum, strict=True))
+    assert early.generator is not None
+    assert expected.generator is not None
+    assert torch.equal(early.generator, expected.generator)
 
 
 def test_a_checkpoint_of_another_config_is_refused(make_dataset: MakeDataset, tmp_path: Path) -> None:

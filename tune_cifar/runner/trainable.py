@@ -61,9 +61,9 @@ def train_trial(
         tell_of_disk=partial(tell_of_disk, storage.experiment_fs_path),
     )
     with reporter, _telling(board, run):
-        for result in run.epochs():
+        for result in run.epochs(lambda: reporter.begin(run.copy_tensors())):
             metrics = {**_metrics(result, metric), "notes": tuple(run.notes), "where": where}
-            reporter.report(metrics, None if result.status == "diverged" else run.snapshot())
+            reporter.report(metrics, None if result.status == "diverged" else run.progress_to_save())
 
 
 def _telling(board: BoardSender | None, run: TrainingRun) -> contextlib.AbstractContextManager[object]:

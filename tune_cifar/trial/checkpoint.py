@@ -7,7 +7,7 @@ import pickle
 import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,25 +23,42 @@ TRAINING_FILE = "training.pth"
 _ZIP_START = b"PK\x03\x04"
 
 
+def _keep() -> None:
+    """Their memory is nobody else's."""
+
+
 @dataclass(frozen=True, eq=False)
-class TrainingState:
-    """What a run is after an epoch, copied to the CPU: it can be written while training goes on.
+class TrainedTensors:
+    """The tensors of a run after an epoch's steps, copied to the CPU: they can be written while it goes on.
 
     `weights` are in torchvision's layout. `momentum` has a tensor for each parameter in the optimizer's order,
     without those of taps that take no part; it and the state of the random `generator` are None once training is over.
+    `release` hands their memory on to later copies; nothing may read them after it.
     """
 
     weights: Mapping[str, Tensor]
-    progress: Mapping[str, Any]
-    momentum: list[Tensor] | None
-    generator: Tensor | None
+    momentum: Sequence[Tensor] | None = None
+    generator: Tensor | None = None
+    release: Callable[[], None] = _keep
 
     def write(self, folder: Path) -> None:
-        """Write the files of a checkpoint into `folder`."""
+        """Write all files of a checkpoint into `folder` but the progress."""
         _save(dict(self.weights), folder / WEIGHTS_FILE)
-        (folder / PROGRESS_FILE).write_text(json.dumps(self.progress))
         if self.momentum is not None:
-            _save({"momentum": self.momentum, "generator": self.generator}, folder / TRAINING_FILE)
+            _save({"momentum": list(self.momentum), "generator": self.generator}, folder / TRAINING_FILE)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """What a checkpoint holds: the tensors, and how far the run is as plain values."""
+
+    tensors: TrainedTensors
+    progress: Mapping[str, Any]
+
+
+def write_progress(progress: Mapping[str, Any], folder: Path) -> None:
+    """Write what makes the tensors in `folder` a checkpoint; it is known when the epoch is validated."""
+    (folder / PROGRESS_FILE).write_text(json.dumps(progress))
 
 
 def _save(content: object, path: Path) -> None:
@@ -50,28 +67,22 @@ def _save(content: object, path: Path) -> None:
 
 
 def load_checkpoint(folder: Path) -> TrainingState:
-    """Return what `TrainingState.write` wrote."""
+    """Return what `TrainedTensors.write` and `write_progress` wrote."""
     training_file = folder / TRAINING_FILE
     training = torch.load(training_file, map_location="cpu", weights_only=True) if training_file.exists() else {}
     return TrainingState(
-        weights=load_weights(folder / WEIGHTS_FILE),
+        TrainedTensors(load_weights(folder / WEIGHTS_FILE), training.get("momentum"), training.get("generator")),
         progress=json.loads((folder / PROGRESS_FILE).read_text()),
-        momentum=training.get("momentum"),
-        generator=training.get("generator"),
     )
 
 
-def copy_to_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A copy of a state_dict on the CPU in the default memory layout, so that it loads anywhere."""
-    return {
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write a plain state_dict on the CPU in the default memory layout, so that it loads anywhere."""
+    plain = {
         name: tensor.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, tensor in weights.items()
     }
-
-
-def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write a plain state_dict on the CPU in the default memory layout."""
-    torch.save(copy_to_cpu(weights), path)
+    torch.save(plain, path)
 
 
 def load_weights(path: Path, device: torch.device | str = "cpu") -> dict[str, Tensor]:

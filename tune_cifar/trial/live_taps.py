@@ -88,7 +88,8 @@ class WholeMapConvolution(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d, height: int, width: int) -> None:
         super().__init__()
-        out_channels, in_channels, *self.kernel_size = convolution.weight.shape
+        self.full_shape = tuple(convolution.weight.shape)
+        out_channels, in_channels, *self.kernel_size = self.full_shape
         taps = tap_table(convolution, height, width)
         is_live = torch.zeros(self.kernel_size[0] * self.kernel_size[1], dtype=torch.bool)
         is_live[taps] = True
@@ -141,8 +142,8 @@ class WholeMapConvolution(nn.Module):
                 missing_keys.append(name)
             return
         weight = state_dict[name]
-        if weight.shape != self.full_weight().shape:
-            error_messages.append(f"{name} has shape {tuple(weight.shape)}, not {tuple(self.full_weight().shape)}")
+        if tuple(weight.shape) != self.full_shape:
+            error_messages.append(f"{name} has shape {tuple(weight.shape)}, not {self.full_shape}")
             return
         by_tap = weight.permute(0, 2, 3, 1).flatten(1, 2)
         with torch.no_grad():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,8 @@ class TrainingProgram:
     def reset(self, weights: Mapping[str, Tensor]) -> None:
         """Begin another trial from `weights`; it may differ in what no step reads: schedule, epochs and seed."""
         self.network.load_state_dict(weights)
-        self.load_momentum([torch.zeros_like(buffer) for buffer in self.momentum()])
+        for buffer in self.momentum():
+            buffer.zero_()
         self.read_loss_sum()
 
     def start_epoch(self, order: Tensor, change: CropAndFlip | None) -> None:
@@ -123,7 +124,7 @@ class TrainingProgram:
         state = self.optimizer.state
         return [state[weight]["momentum_buffer"] for weight in self.network.parameters() if weight in state]
 
-    def load_momentum(self, buffers: list[Tensor]) -> None:
+    def load_momentum(self, buffers: Sequence[Tensor]) -> None:
         """Copy `buffers` into the optimizer's."""
         for own, other in zip(self.momentum(), buffers, strict=True):
             own.copy_(other)

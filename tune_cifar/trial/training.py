@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from tune_cifar.trial.batches import batch_sizes, draw_epoch
-from tune_cifar.trial.checkpoint import TrainingState, copy_to_cpu, load_checkpoint
+from tune_cifar.trial.checkpoint import TrainedTensors, load_checkpoint, write_progress
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.evaluation import evaluate_model
@@ -31,7 +33,7 @@ class EpochResult:
     `train_log` holds the epoch's rows (step, fractional epoch, train_loss); `step` counts rows over
     the whole run. A diverged epoch has no validation values and no `lr`, the learning rate of the last
     step. `average_epoch_seconds` comes with the last epoch. `started_at` and `trained_at` are the Unix times of the
-    first step's start and the last step's end.
+    first step's start and the last step's end; `validation_seconds` is None where there was none.
     """
 
     epoch: int
@@ -46,6 +48,7 @@ class EpochResult:
     trained_at: float = 0.0
     lr: float | None = None
     message: str = ""
+    validation_seconds: float | None = None
 
     def metrics(self) -> dict[str, Any]:
         """The values under the names that the tutorial gave them in its W&B charts."""
@@ -60,6 +63,7 @@ class EpochResult:
             "avg epoch runtime (seconds)": self.average_epoch_seconds,
             "started_at": self.started_at,
             "trained_at": self.trained_at,
+            "validation_seconds": self.validation_seconds,
             "lr": self.lr,
             "status": self.status,
             "message": self.message or None,
@@ -81,6 +85,7 @@ class TrainingRun:
         self.config = config
         workbench = workbench or Workbench(data, device)
         self.validation_data = workbench.validation_data
+        self._host_copies = workbench.host_copies
         self.program, fallback = workbench.program(config)
         self.notes = [fallback] if fallback else []
         self.network = self.program.network
@@ -112,18 +117,23 @@ class TrainingRun:
         """End training within a step, from another thread; `epochs` then ends without the result of the epoch."""
         self._stopped = True
 
-    def epochs(self) -> Iterator[EpochResult]:
-        """Train the epochs that are left and yield the result of each; ends early when the loss is not finite."""
+    def epochs(self, on_trained: Callable[[], None] | None = None) -> Iterator[EpochResult]:
+        """Train the epochs that are left and yield the result of each; ends early when the loss is not finite.
+
+        `on_trained` is called when an epoch's steps are done, before its validation, which changes nothing that
+        `copy_tensors` copies: so a checkpoint can be written while the epoch is validated.
+        """
         while self.epochs_done < self.config.epochs:
-            result = self._train_epoch()
+            result = self._train_epoch(on_trained)
             if result is None:
                 return
             yield result
             if result.status == "diverged":
                 return
 
-    def _train_epoch(self) -> EpochResult | None:
+    def _train_epoch(self, on_trained: Callable[[], None] | None) -> EpochResult | None:
         start, started_at = time.perf_counter(), time.time()
+        epoch = self.epochs_done + 1
         rows: list[tuple[int, float, float]] = []
         diverged = ""
         for row in self._train_rows():
@@ -134,30 +144,32 @@ class TrainingRun:
         if self._stopped:
             return None
         trained_at = time.time()
-        val_loss = val_accuracy = None
-        if not diverged:
-            val_loss, val_accuracy = evaluate_model(self.network, self.validation_data)
-            if not math.isfinite(val_loss):
-                diverged = f"val_loss is {val_loss} after epoch {self.epochs_done + 1}"
         self.step = rows[-1][0]
+        val_loss = val_accuracy = validation_seconds = None
+        if not diverged:
+            self.epochs_done = epoch
+            if on_trained is not None:
+                on_trained()
+            validation_start = time.perf_counter()
+            val_loss, val_accuracy = evaluate_model(self.network, self.validation_data)
+            validation_seconds = time.perf_counter() - validation_start
+            if not math.isfinite(val_loss):
+                diverged = f"val_loss is {val_loss} after epoch {epoch}"
         self.epoch_seconds.append(time.perf_counter() - start)
         if diverged:
-            message = f"diverged: {diverged}"
-            finite_rows = tuple(row for row in rows if math.isfinite(row[2]))
             return EpochResult(
-                epoch=self.epochs_done + 1,
+                epoch=epoch,
                 step=self.step,
-                train_log=finite_rows,
+                train_log=tuple(row for row in rows if math.isfinite(row[2])),
                 epoch_seconds=self.epoch_seconds[-1],
                 status="diverged",
                 started_at=started_at,
                 trained_at=trained_at,
-                message=message,
+                message=f"diverged: {diverged}",
             )
-        self.epochs_done += 1
-        last = self.epochs_done == self.config.epochs
+        last = epoch == self.config.epochs
         return EpochResult(
-            epoch=self.epochs_done,
+            epoch=epoch,
             step=self.step,
             train_log=tuple(rows),
             epoch_seconds=self.epoch_seconds[-1],
@@ -167,7 +179,8 @@ class TrainingRun:
             average_epoch_seconds=sum(self.epoch_seconds) / len(self.epoch_seconds) if last else None,
             started_at=started_at,
             trained_at=trained_at,
-            lr=self.learning_rate(self.epochs_done * len(self.batch_sizes) - 1),
+            lr=self.learning_rate(epoch * len(self.batch_sizes) - 1),
+            validation_seconds=validation_seconds,
         )
 
     def _train_rows(self) -> Iterator[tuple[int, float, float]]:
@@ -195,25 +208,40 @@ class TrainingRun:
                 yield self.step, self.epochs_done + batch / num_steps, self.program.read_loss_sum() / num_batches
         self.program.read_loss_sum()
 
-    def snapshot(self) -> TrainingState:
-        """A copy of all that a checkpoint holds, so that it can be written while training goes on."""
-        unfinished = self.epochs_done < self.config.epochs
-        return TrainingState(
-            weights=copy_to_cpu(self.network.state_dict()),
-            progress={
-                "config": self.config.as_dict(),
-                "precision": self.precision.name,
-                "epochs_done": self.epochs_done,
-                "step": self.step,
-                "epoch_seconds": list(self.epoch_seconds),
-            },
-            momentum=[buffer.to("cpu", copy=True) for buffer in self.program.momentum()] if unfinished else None,
-            generator=self.generator.get_state() if unfinished else None,
+    def copy_tensors(self) -> TrainedTensors:
+        """A copy of the tensors that a checkpoint holds, so that they can be written while the run goes on."""
+        copies = [self._host_copies.copy(self.network.state_dict())]
+        if self.epochs_done == self.config.epochs:
+            return TrainedTensors(copies[0], release=partial(self._give_back, copies))
+        momentum = {str(place): buffer for place, buffer in enumerate(self.program.momentum())}
+        copies.append(self._host_copies.copy(momentum))
+        return TrainedTensors(
+            copies[0],
+            momentum=list(copies[1].values()),
+            generator=self.generator.get_state(),
+            release=partial(self._give_back, copies),
         )
 
+    def _give_back(self, copies: list[dict[str, Tensor]]) -> None:
+        while copies:  # once, however often it is called
+            self._host_copies.give_back(copies.pop())
+
+    def progress_to_save(self) -> dict[str, Any]:
+        """The plain values of a checkpoint, after an epoch."""
+        return {
+            "config": self.config.as_dict(),
+            "precision": self.precision.name,
+            "epochs_done": self.epochs_done,
+            "step": self.step,
+            "epoch_seconds": list(self.epoch_seconds),
+        }
+
     def save(self, folder: Path) -> None:
-        """Write a checkpoint into `folder`."""
-        self.snapshot().write(folder)
+        """Write a checkpoint into `folder`, between epochs."""
+        tensors = self.copy_tensors()
+        tensors.write(folder)
+        tensors.release()
+        write_progress(self.progress_to_save(), folder)
 
     def load(self, folder: Path) -> None:
         """Go on from the checkpoint in `folder`; raises `ValueError` when it belongs to another config."""
@@ -223,10 +251,11 @@ class TrainingRun:
         begun_in = state.progress["precision"]
         if begun_in != self.precision.name:
             self.notes.append(f"goes on in {self.precision.name} what was begun in {begun_in}: {self.precision.reason}")
-        self.network.load_state_dict(state.weights)
+        self.network.load_state_dict(state.tensors.weights)
         self.epochs_done = state.progress["epochs_done"]
         self.step = state.progress["step"]
         self.epoch_seconds = list(state.progress["epoch_seconds"])
-        if state.momentum is not None and state.generator is not None:
-            self.program.load_momentum(state.momentum)
-            self.generator.set_state(state.generator)
+        momentum, generator = state.tensors.momentum, state.tensors.generator
+        if momentum is not None and generator is not None:
+            self.program.load_momentum(momentum)
+            self.generator.set_state(generator)

@@ -11,6 +11,7 @@ from torch import Tensor
 from tune_cifar.trial.batches import DeviceImages
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
+from tune_cifar.trial.host_copies import HostCopies
 from tune_cifar.trial.model import build_model
 from tune_cifar.trial.precision import choose_precision
 from tune_cifar.trial.program import TrainingProgram
@@ -37,6 +38,7 @@ class Workbench:
         self.num_classes = len(data.class_names)
         self.train_data = DeviceImages.from_split(data.train, device)
         self.validation_data = DeviceImages.from_split(data.validation, device)
+        self.host_copies = HostCopies(device)
         self._of_data = (data.fingerprint, len(data.train))
         if make_recorder is None and device.type == "cuda":
             make_recorder = CudaGraphRecorder
