@@ -162,6 +162,23 @@ def test_the_key_is_in_no_file_no_output_and_no_process_of_rays(online: OnlineSe
     assert not {name for name in holders if "wandb" not in name}
 
 
+def test_the_best_run_is_told_where_its_model_was_published_by_hand(online: OnlineSearch) -> None:
+    best = _best(online)
+    served = online.server.runs[f"online-{best['trial_id']}"]
+    before, rows = dict(served.summary), len(served.metrics)
+    done = run("publish", online.results, "--to", "models/", folder=online.folder, **online.home)
+    assert done.returncode == 0, done.stdout + done.stderr
+    uri = (online.folder / "models" / Path(best["model"]).stem).as_uri()
+    assert "wandb    the best trial's run says where its model is\n" in done.stdout
+    changed = {name: value for name, value in served.summary.items() if before.get(name) != value}
+    assert changed.pop("published") == [uri]
+    assert [name for name in changed if not name.startswith("_")] == []
+    assert (served.tags, len(served.metrics)) == (["random", "digits", "best"], rows)
+    assert len(online.server.artifacts) == 1
+    again = run("publish", online.results, "--to", "models/", folder=online.folder, **online.home)
+    assert (again.returncode, "wandb  " in again.stdout) == (0, False)
+
+
 def test_resuming_the_finished_search_tells_wandb_nothing_twice(online: OnlineSearch) -> None:
     before = {run_id: list(served.rows) for run_id, served in online.server.runs.items()}
     elsewhere = {**online.home, "WANDB_PROJECT": "elsewhere"}

@@ -23,7 +23,7 @@ from tune_cifar.limits import EarlyEnd, limits_from
 from tune_cifar.publish.flags import publishing_from
 from tune_cifar.request import SearchRequest
 from tune_cifar.runner.bucket_state import choose_start_of
-from tune_cifar.search_flags import DEFAULT_SWEEP, default_flags, parse_search_flags
+from tune_cifar.search_flags import DEFAULT_SWEEP, default_flags, parse_search_flags, with_project
 from tune_cifar.settings import SearchSettings, check_free, load_settings, newest_search, search_folder
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str]) -> int:
     """Check everything a user can get wrong, then plan, run and report the search."""
     args = parse_search_flags(arguments)
+    if (complete := with_project(arguments, args)) != list(arguments):
+        arguments, args = complete, parse_search_flags(complete)
     console = SearchConsole(quiet=args.quiet)
     if args.address and (args.attach or args.stop or args.resume):
         from tune_cifar.cluster.remote import go_on_with_search

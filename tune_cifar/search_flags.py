@@ -13,6 +13,7 @@ from tune_cifar.command import add_data_flags, non_negative_float, positive_floa
 from tune_cifar.errors import UserError
 from tune_cifar.finalists import DEFAULT_SEEDS
 from tune_cifar.limits import add_limit_flags
+from tune_cifar.project_file import PROJECT_FILE, load_project
 from tune_cifar.publish.flags import add_publish_flags
 from tune_cifar.publish.retry import RetryPolicy
 from tune_cifar.settings import SearchSettings
@@ -92,6 +93,7 @@ def parse_search_flags(arguments: Sequence[str]) -> argparse.Namespace:
         help="with --resume, when Ray's state is damaged or of another version: go on from what the trials left behind",
     )
     add_publish_flags(parser, "--publish")
+    parser.add_argument("--no-publish", action="store_true", help=f"publish nowhere, whatever {PROJECT_FILE} says")
     add_remote_flags(parser)
     parser.add_argument("--quiet", action="store_true", help="print warnings, notes, errors and results alone")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
@@ -101,8 +103,18 @@ def parse_search_flags(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--results s3://… with --address: log in to the head, and start the search there")
     if args.bucket and args.resume and not args.name:
         parser.error("--resume with --results s3://… needs --name NAME")
+    if args.publish and args.no_publish:
+        parser.error("--publish and --no-publish: give one")
     check_remote_flags(parser, args)
     return args
+
+
+def with_project(arguments: Sequence[str], args: argparse.Namespace) -> list[str]:
+    """The command line, read as `args`, with the flags for publishing that it leaves to the project's file."""
+    if args.publish or args.no_publish or args.attach or args.stop:
+        return list(arguments)
+    project = load_project()
+    return [*arguments, *(project.flags(args, "--publish") if project else [])]
 
 
 def _results_places(text: str) -> tuple[Path, BucketAddress | None]:

@@ -167,6 +167,27 @@ def test_the_run_tells_where_its_model_was_published(
     assert read_run(run_files(tmp_path)[1]).summary["published"] == ["file:///models/a", "s3://models/a"]
 
 
+def test_a_marked_run_is_told_once_of_what_was_published_since(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer, tmp_path: Path
+) -> None:
+    callback = make_callback(tags=("cifar",))
+    search(callback, "best", "other")
+    predictions = make_predictions()
+    time.sleep(1)  # W&B names a run's folder by the second
+    mark_best_run(callback, tmp_path, BEST, predictions)
+    (tmp_path / "summary.json").write_text("{}")
+    add_published(tmp_path, PublishedModel("s3://models", NAME, "s3://models/a", "0" * 64, now_utc(), NAME))
+    time.sleep(1)
+    for _ in range(2):
+        mark_best_run(callback, tmp_path, BEST, predictions)
+        assert len(run_files(tmp_path)) == 4
+    sync(tmp_path)
+    run = server.runs["my-search-best"]
+    check_mark(run, server.runs["my-search-other"])
+    assert run.summary["published"] == ["s3://models/a"]
+    assert len(server.artifacts) == 1
+
+
 def test_a_server_that_is_gone_is_told_and_a_resume_marks_the_run(
     make_callback: Callable[..., SearchWandbCallback],
     server: WandbServer,

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from tune_cifar.command import run_command
 from tune_cifar.errors import UserError
+from tune_cifar.project_file import PROJECT_FILE, load_project
 from tune_cifar.publish.flags import add_publish_flags, publishing_from
 from tune_cifar.report.report import try_report
 from tune_cifar.report.tables import REPORT_FILE, SUMMARY_FILE
@@ -30,6 +31,11 @@ def main(arguments: Sequence[str]) -> int:
     publishing = publishing_from(args, args.search, config)
     console = Console(highlight=False)
     exit_code = publishing.run(console, again=args.again, dry_run=args.dry_run)
+    if not args.dry_run:
+        from tune_cifar.tracking.published_run import tell_best_run  # W&B and Ray take seconds to import
+
+        for line in tell_best_run(args.search, config, settings):
+            console.print(f"wandb    {line}", soft_wrap=True, markup=False)
     if not args.dry_run and (args.search / REPORT_FILE).is_file():
         console.print(try_report(args.search), soft_wrap=True, markup=False)  # it says where the model is
     return exit_code
@@ -40,10 +46,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         prog="python -m tune_cifar.publish", description="Publish the best model of a search."
     )
     parser.add_argument("search", type=Path, metavar="results/NAME", help="the folder of the search")
-    add_publish_flags(parser, "--to", required=True)
+    add_publish_flags(parser, "--to")
     parser.add_argument("--again", action="store_true", help="send it even where it is already")
     parser.add_argument("--dry-run", action="store_true", help="show what would be sent where, and send nothing")
-    return parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
+    if not args.publish and (project := load_project()):
+        args = parser.parse_args([*arguments, *project.flags(args, "--to")])
+    if not args.publish:
+        parser.error(f"--to TARGET is needed, or `publish` in {PROJECT_FILE}")
+    return args
 
 
 if __name__ == "__main__":

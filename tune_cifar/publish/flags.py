@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tune_cifar.project_file import PROJECT_FILE
 from tune_cifar.sweep.schema import SweepConfig
 
 if TYPE_CHECKING:
@@ -15,16 +16,15 @@ if TYPE_CHECKING:
 FORMS = "gradient, paperspace:s3://BUCKET/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX, hf://ORG/NAME, wandb, FOLDER/"
 
 
-def add_publish_flags(parser: argparse.ArgumentParser, name: str, *, required: bool = False) -> None:
+def add_publish_flags(parser: argparse.ArgumentParser, name: str) -> None:
     """Add the flag called `name` (repeatable, into `publish`) and those that some targets need."""
     parser.add_argument(
         name,
         dest="publish",
         action="append",
         default=[],
-        required=required,
         metavar="TARGET",
-        help=f"where the best model goes; may be given several times: {FORMS}",
+        help=f"where the best model goes; may be given several times (default: {PROJECT_FILE}): {FORMS}",
     )
     parser.add_argument("--gradient-project", metavar="ID", help="project at Paperspace (default: GRADIENT_PROJECT_ID)")
     parser.add_argument("--storage-provider", metavar="ID", help="Paperspace's id for the bucket, where it has one")

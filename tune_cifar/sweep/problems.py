@@ -55,13 +55,15 @@ class FileCheck:
         rest = [f"… and {len(lines) - MOST_SHOWN} more."] if len(lines) > MOST_SHOWN else []
         raise UserError("\n".join(heading + lines[:MOST_SHOWN] + rest))
 
-    def known_keys(self, section: dict[str, Any], known: Iterable[str], location: Location) -> None:
+    def known_keys(
+        self, section: dict[str, Any], known: Iterable[str], location: Location, kind: str = "sweep file"
+    ) -> None:
         """Refuse the keys of `section` that are not among `known`."""
         names = list(known)
         for key in section:
             if key not in names:
                 hint = did_you_mean(key, names) or f"Known: {', '.join(names)}."
-                self.problem((*location, key), f"is not a key of a sweep file here. {hint}")
+                self.problem((*location, key), f"is not a key of a {kind} here. {hint}")
 
     def mapping(self, value: Any, location: Location) -> dict[str, Any] | None:
         """A mapping of keys."""

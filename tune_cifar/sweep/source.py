@@ -57,22 +57,22 @@ class SourceFile:
         return self.lines[location]
 
 
-def read_source(path: Path) -> SourceFile:
+def read_source(path: Path, kind: str = "sweep file", least: str = "`method` and `parameters`") -> SourceFile:
     """Read a YAML or JSON sweep file as W&B's client does, PyYAML's `safe_load`, with two differences.
 
     1e-4 and its like are numbers, as in YAML 1.2 (https://yaml.org/spec/1.2.2/#1032-tag-resolution); PyYAML
     follows YAML 1.1, where they are text. And a key given twice is a problem; PyYAML keeps the last one.
-    Raises `UserError` for what cannot be read at all.
+    Raises `UserError` for what cannot be read at all, which says that a `kind` has at least the keys `least`.
     """
     text = read_text(path)
     if path.suffix.lower() == ".json":  # JSON may be indented by tabs, YAML may not
         text = _JSON_STRING_OR_TAB.sub(lambda match: " " if match[0] == "\t" else match[0], text)
     root, loader = _compose(path, text)
     if root is None or (isinstance(root, yaml.ScalarNode) and root.tag == _TAG + "null"):
-        raise UserError(f"{path}: the file is empty. A sweep file has at least `method` and `parameters`.")
+        raise UserError(f"{path}: the file is empty. A {kind} has at least {least}.")
     if not isinstance(root, yaml.MappingNode) or root.tag != _TAG + "map":
-        kind = "a list" if isinstance(root, yaml.SequenceNode) else f"the text {show(root.value)}"
-        raise UserError(f"{path}:1: must be a mapping with `method` and `parameters`, got {kind}.")
+        found = "a list" if isinstance(root, yaml.SequenceNode) else f"the text {show(root.value)}"
+        raise UserError(f"{path}:1: must be a mapping with {least}, got {found}.")
     reader = _Reader(path, loader)
     data = reader.value(root, ())
     return SourceFile(path, data, {**reader.lines, (): 1}, tuple(reader.problems))

@@ -25,31 +25,41 @@ ARTIFACT_TYPE = "predictions"
 TABLE_NAME = "cifar10_predictions"
 
 MARK_FILE = "wandb-best.txt"
-"""Stands in the search's folder once the run that it names is marked, so that a resume does not do it again."""
+"""In the search's folder: the trial whose run is marked, and where that says the model is: once is enough."""
 
 
 def mark_best_run(
     callback: SearchWandbCallback, folder: Path, model: BestModel, predictions: Predictions | None
 ) -> None:
-    """Tag the run of the best trial, and add the model's name, its test scores and its predictions to it.
+    """Tag the run of the best trial, and add the model's name, where it is, its test scores and predictions to it.
 
     `callback` is that of the search, which has ended; `folder` is the search's. Where W&B is off or does not take
     it, nothing is marked, and a resume of the search tries again.
     """
-    mark = folder / MARK_FILE
-    if callback.mode == "disabled" or (mark.is_file() and mark.read_text().strip() == model.trial_id):
+    name = Path(model.model).stem
+    uris = [entry.uri for entry in read_published(folder) if entry.name == name]
+    done = [model.trial_id, *uris]
+    marked = marked_run(folder)
+    if callback.mode == "disabled" or marked == done:
         return
     summary = {
-        NOTES_KEY: Path(model.model).stem,
+        NOTES_KEY: name,
         "best_epoch": model.epoch,
         "test_loss": model.test_loss,
         "test_accuracy": model.test_accuracy,
     }
-    if uris := [entry.uri for entry in read_published(folder) if entry.name == summary[NOTES_KEY]]:
+    if uris:
         summary["published"] = uris
-    artifact = predictions_artifact(predictions, folder) if predictions else None
+    has_table = marked[:1] == done[:1]
+    artifact = predictions_artifact(predictions, folder) if predictions and not has_table else None
     if callback.amend(model.trial_id, model.config, Amendment(BEST_TAG, summary, artifact)):
-        mark.write_text(f"{model.trial_id}\n")
+        (folder / MARK_FILE).write_text("\n".join(done) + "\n")
+
+
+def marked_run(folder: Path) -> list[str]:
+    """The trial whose run is marked, and where that says that the model is; nothing where none is."""
+    mark = folder / MARK_FILE
+    return mark.read_text().split("\n")[:-1] if mark.is_file() else []
 
 
 def predictions_artifact(predictions: Predictions, folder: Path) -> wandb.Artifact:

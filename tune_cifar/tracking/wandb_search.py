@@ -15,7 +15,7 @@ from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 from tune_cifar.tracking.wandb_mode import Mode, sync_command
 from tune_cifar.tracking.wandb_place import DEFAULT_PROJECT
 from tune_cifar.tracking.wandb_run import MAX_TAG_CHARACTERS, unsent_runs
-from tune_cifar.tracking.wandb_sweep import finish_sweep, open_sweep
+from tune_cifar.tracking.wandb_sweep import WandbSweep, finish_sweep, open_sweep
 from tune_cifar.trial.data import ImageDataset
 
 
@@ -25,8 +25,21 @@ def open_tracking(
     """The callback that logs the trials of the search in `folder`, and a line about its sweep where W&B is online."""
     project = config.project or DEFAULT_PROJECT
     sweep, line = open_sweep(config, project, folder) if mode == "online" else (None, None)
-    callback = SearchWandbCallback(
-        project=project,
+    return make_callback(config, folder, mode, data_name, log, free_parameters, sweep), line
+
+
+def make_callback(
+    config: SweepConfig,
+    folder: Path,
+    mode: Mode,
+    data_name: str,
+    log: SearchLog,
+    free_parameters: Sequence[str],
+    sweep: WandbSweep | None = None,
+) -> SearchWandbCallback:
+    """The callback alone; `free_parameters` name the runs, which join `sweep` if there is one."""
+    return SearchWandbCallback(
+        project=config.project or DEFAULT_PROJECT,
         # With the sweep's own, a resume stays there, whatever the environment says by then.
         entity=config.entity or (sweep.entity if sweep else None),
         group=folder.name,
@@ -40,7 +53,6 @@ def open_tracking(
         free_parameters=free_parameters,
         sweep_id=sweep.name if sweep else None,
     )
-    return callback, line
 
 
 def finish_tracking(

@@ -63,9 +63,8 @@ def open_sweep(
     The key is the client's own matter: it is not read here. Returns within about twice `timeout_seconds`. Raises
     `UserError` where the file that tells which sweep it has is damaged.
     """
-    path = folder / SWEEP_FILE
-    if path.is_file():
-        sweep = _read(path)
+    sweep = saved_sweep(folder)
+    if sweep:
         return sweep, f"the runs join the sweep {sweep.url}"
     variables = {
         "config": yaml.safe_dump(_as_wandb_has_it(config, project, folder.name)),
@@ -83,27 +82,24 @@ def open_sweep(
     except Exception as error:  # whatever it is, the runs are still grouped by the search's name
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
         return None, f"W&B made no sweep ({reason}); the search goes on, its runs grouped as {folder.name}"
-    _save(path, sweep)
+    _save(folder / SWEEP_FILE, sweep)
     return sweep, f"the runs join the sweep {sweep.url}"
 
 
 def finish_sweep(folder: Path, *, timeout_seconds: int = TIMEOUT_SECONDS) -> str | None:
     """Mark the sweep of a search that has ended as finished on its page; a line where that did not work."""
-    path = folder / SWEEP_FILE
-    if not path.is_file():
-        return None
     try:
-        sweep = _read(path)
+        sweep = saved_sweep(folder)
     except UserError as error:  # the end of a search is no time to give up
         return str(error)
-    if sweep.finished:
+    if sweep is None or sweep.finished:
         return None
     variables = {"id": sweep.id, "state": "FINISHED", "entityName": sweep.entity, "projectName": sweep.project}
     try:
         _ask(_FINISH, variables, timeout_seconds)
     except Exception as error:
         return f"the sweep's page may still say running ({type(error).__name__}: {str(error).partition(chr(10))[0]})"
-    _save(path, replace(sweep, finished=True))
+    _save(folder / SWEEP_FILE, replace(sweep, finished=True))
     return None
 
 
@@ -125,7 +121,11 @@ def _ask(query: str, variables: dict[str, Any], timeout_seconds: int) -> dict[st
     return answer
 
 
-def _read(path: Path) -> WandbSweep:
+def saved_sweep(folder: Path) -> WandbSweep | None:
+    """The sweep that the search in `folder` has; raises `UserError` where the file that tells it is damaged."""
+    path = folder / SWEEP_FILE
+    if not path.is_file():
+        return None
     try:
         return read_json(path, WandbSweep)
     except (OSError, ValueError) as error:
