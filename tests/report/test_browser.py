@@ -73,6 +73,31 @@ def test_a_curve_tells_its_trial_under_the_mouse(reader: Reader, report: Path) -
     assert told.endswith(f"epoch 1: val_loss {value}")
 
 
+def test_each_tick_of_a_logarithmic_axis_says_its_value(reader: Reader, tmp_path: Path) -> None:
+    trials = make_trials()
+    for trial in trials:
+        for row in trial.epochs:
+            row["val_loss"] = 40.0 / row["epoch"] ** 3
+    reader.open(write_report(make_search(tmp_path / "wide", trials)))
+    script = "const axis = document.getElementById('curves-0')._fullLayout.yaxis; return [axis.type, axis._vals]"
+    kind, ticks = reader.run(script)
+    assert kind == "log"
+    labelled = [tick for tick in ticks if tick.get("text", "").strip()]
+    assert len(labelled) > 2
+    assert [float(tick["text"]) for tick in labelled] == pytest.approx([10 ** tick["x"] for tick in labelled], rel=0.01)
+
+
+def test_no_two_columns_of_the_table_have_one_name(reader: Reader, tmp_path: Path) -> None:
+    trials = make_trials()
+    for trial in trials:
+        trial.config["epochs"] = 2 + trial.number % 2
+    text = "method: random\nmetric: {name: val_loss, goal: minimize}\nparameters: {epochs: {values: [2, 3]}}\n"
+    reader.open(write_report(make_search(tmp_path / "epochs", trials, sweep=text)))
+    headings = reader.run("return [...document.querySelectorAll('#trials th')].map((head) => head.textContent.trim())")
+    assert "epochs" in headings
+    assert len(set(headings)) == len(headings)
+
+
 def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(reader: Reader, report: Path) -> None:
     reader.open(report)
     assert _shown(reader) == [str(number) for number in range(1, 29)]

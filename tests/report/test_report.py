@@ -175,7 +175,7 @@ def test_before_the_first_trial_there_is_a_report_too(tmp_path: Path) -> None:
     (folder / TRIALS_JSON).unlink()
     text = _read(write_report(folder)).text
     assert "No trial has started yet." in text
-    assert "No trial has a result yet." in text
+    assert "No trial has ended with a result yet." in text
 
 
 def test_the_command_needs_neither_torch_nor_ray(finished: Path, tmp_path: Path) -> None:

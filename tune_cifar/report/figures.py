@@ -194,8 +194,8 @@ def value_axis(values: Iterable[float]) -> dict[str, Any]:
     """The axis of a metric: logarithmic where finite values are positive and far apart."""
     finite = [value for value in values if math.isfinite(value)]
     wide = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > WIDE_RATIO
-    # Without `dtick` plotly labels minor ticks of such an axis with bare digits.
-    return {"type": "log", "exponentformat": "power", "minor": {"gridcolor": GRID}} if wide else {"type": "linear"}
+    # Without a format plotly labels the ticks between powers of ten with a bare digit: 2 for 0.2 and for 20.
+    return {"type": "log", "tickformat": "~g", "minor": {"gridcolor": GRID}} if wide else {"type": "linear"}
 
 
 def time_unit(seconds: float) -> tuple[str, float]:

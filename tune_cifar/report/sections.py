@@ -87,7 +87,7 @@ def best_configuration(search: SearchFiles) -> str:
     """The parameters of the best trial, those that were searched first, and what the search teaches."""
     best = search.best
     if best is None:
-        return section("Best configuration", note="No trial has a result yet.")
+        return section("Best configuration", note="No trial has ended with a result yet.")
     config = flatten(best.config)
     varied = {name: show_value(config[name]) for name in search.varied_names}
     constant = {name: show_value(value) for name, value in config.items() if name not in varied}

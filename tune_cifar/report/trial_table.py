@@ -20,7 +20,7 @@ def trials_table(search: SearchFiles) -> str:
     for name in names:
         is_number = all(is_finite_number(flatten(trial.config)[name]) for trial in shown)
         headers.append(Cell(name.rpartition(".")[2], kind="number" if is_number else ""))
-    headers += [Cell(text, kind="number") for text in (metric.name, "at epoch", *scores, "epochs", "seconds")]
+    headers += [Cell(text, kind="number") for text in (metric.name, "at epoch", *scores, "trained", "seconds")]
     shows_where = len({trial.where for trial in shown}) > 1
     headers += [*([Cell("where")] if shows_where else []), Cell("note")]
     rows = []
@@ -35,7 +35,7 @@ def trials_table(search: SearchFiles) -> str:
         'aria-label="Filter the trials"><select id="status" aria-label="Status"><option value="">any status</option>'
         f'{options}</select><output id="shown" aria-live="polite"></output></div>'
     )
-    note = "The values are those of each trial's best epoch."
+    note = "The values are those of each trial's best epoch; trained counts its epochs."
     if len(search.trials) > len(shown):
         note += f" The first {len(shown):,} of {len(search.trials):,}; trials.csv has all."
     return section("Trials", controls, table(headers, rows, name="trials"), note=note)
