@@ -13,6 +13,7 @@ import pytest
 from tune_cifar.limits import RunLimits
 from tune_cifar.results import TrialRecord
 from tune_cifar.runner import tuning
+from tune_cifar.runner.early_stopping import StopRequested
 from tune_cifar.runner.outcome import SearchOutcome
 from tune_cifar.runner.resources import TrialSlots
 from tune_cifar.runner.search_log import SearchLog
@@ -101,6 +102,7 @@ def run_stub_search(
     epoch_seconds: float = 0.05,
     callbacks: Callable[[SearchLog], list[Any]] = lambda log: [],
     limits: RunLimits | None = None,
+    stop_requested: StopRequested = lambda trial_id, result: False,
 ) -> StubSearch:
     """Run trials with the seeds from 1 on in order, on the Ray that is running."""
     attempts = folder / "attempts"
@@ -129,7 +131,7 @@ def run_stub_search(
         constants={},
         log=log,
         callbacks=trackers,
-        stop_requested=lambda trial_id, result: False,
+        stop_requested=stop_requested,
         resume=False,
         max_failures=max_failures,
         say=lines.append,

@@ -114,6 +114,25 @@ def test_at_sigterm_the_running_epoch_is_finished_and_no_trial_starts(
     assert search.outcome.early_end.cause == "SIGTERM"
 
 
+def test_a_trial_stopped_on_its_page_makes_room_for_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first: list[str] = []
+
+    def stop_the_first(trial_id: str, result: dict[str, Any]) -> bool:
+        first.append(trial_id)
+        return trial_id == first[0]
+
+    search = run_stub_search(
+        tmp_path,
+        lambda seed, attempt, epoch: None,
+        monkeypatch,
+        slots=ONE_AT_A_TIME,
+        num_trials=2,
+        stop_requested=stop_the_first,
+    )
+    ends = [(trial.status, trial.message, len(trial.epochs)) for trial in search.outcome.trials]
+    assert ends == [("stopped", "stopped on its W&B page", 1), ("finished", "", 3)]
+
+
 def test_no_trial_starts_once_the_time_budget_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = RunLimits(time_budget_seconds=60.0, start_seconds=-1e6)
     search = run_stub_search(

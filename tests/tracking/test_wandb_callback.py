@@ -18,6 +18,7 @@ from tests.tracking.wandb_helpers import KEY, FakeTrial, epoch_result, read_run,
 from tests.tracking.wandb_server import WandbServer
 from tune_cifar.results import TrialRecord
 from tune_cifar.runner.search_log import SearchLog
+from tune_cifar.tracking import run_writer
 from tune_cifar.tracking.wandb_callback import SECONDS_FOR_RESULTS, SearchWandbCallback
 from tune_cifar.tracking.wandb_run import Amendment
 
@@ -124,6 +125,19 @@ def test_every_way_to_end_is_told_apart(make_callback: Callable[..., SearchWandb
     }
     assert runs["diverged"].summary["message"] == "train_loss is nan"
     assert runs["diverged"].summary["best_val_loss"] == 1.5
+
+
+def test_a_run_says_why_its_trial_was_stopped(
+    make_callback: Callable[..., SearchWandbCallback], tmp_path: Path
+) -> None:
+    log = SearchLog("val_loss")
+    log.trials["t"] = TrialRecord(1, "t", {}, "stopped", message="stopped on its W&B page")
+    callback = make_callback(log=log)
+    log_epochs(callback, FakeTrial("t"), 1)
+    callback.log_trial_end(FakeTrial("t"))
+    callback.on_experiment_end([])
+    summary = read_run(run_files(tmp_path)[0]).summary
+    assert (summary["status"], summary["message"]) == ("stopped early", "stopped on its W&B page")
 
 
 def test_a_trial_retried_after_an_error_goes_on_in_its_run(
@@ -387,6 +401,110 @@ def test_a_server_that_dies_neither_stops_nor_delays_the_search(
     assert said[1].startswith("W&B: the upload of 1 run(s) was cut off after 3 s.")
     by_trial = {file.stem.rpartition("-")[2]: read_run(file).num_rows for file in run_files(tmp_path)}
     assert (by_trial["before"], by_trial["offline"]) == (4, 2)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_server_is_tried_again_and_gets_every_row_once(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    asked: list[str] = []
+
+    def refuse_every_kind_once(asked_for: str) -> int | None:
+        asked.append(asked_for)
+        return status if asked.count(asked_for) == 1 else None
+
+    server.trouble = refuse_every_kind_once
+    callback = make_callback(mode="online")
+    trial = FakeTrial("t")
+    log_epochs(callback, trial, 1, 2)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([])
+    assert set(asked) == {"rows", "graphql"}
+    assert [row["_step"] for row in server.runs["my-search-t"].metrics] == [1, 2, 3, 4]
+    assert server.runs["my-search-t"].exit_code == 0
+    assert lines(caplog) == []
+
+
+@pytest.mark.parametrize("status", [429, 500])
+def test_a_server_that_stays_busy_costs_no_trial_time_and_no_row(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    server.trouble = lambda asked_for: status
+    callback = make_callback(mode="online", init_seconds=3.0, finish_seconds=3.0)
+    started = time.monotonic()
+    for name in ("t1", "t2"):
+        log_epochs(callback, FakeTrial(name), 1, 2)
+        callback.log_trial_end(FakeTrial(name))
+    assert time.monotonic() - started < 1
+    callback.on_experiment_end([])
+    (line,) = lines(caplog)
+    assert line.startswith("W&B cannot be reached (")
+    files = list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+    assert [read_run(file).num_rows for file in files] == [4, 4]
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_rows_that_the_server_refuses_are_on_disk_and_told(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    """A key that is revoked during the search: the client itself says that such a run has ended well."""
+    callback = make_callback(mode="online", finish_seconds=10.0)
+    trial = FakeTrial("t")
+    callback.log_trial_start(trial)
+    wait_until(lambda: "my-search-t" in server.runs)
+    server.trouble = lambda asked_for: status
+    log_epochs(callback, trial, 1, 2)
+    callback.log_trial_end(trial)
+    callback.on_experiment_end([])
+    (line,) = lines(caplog)
+    (file,) = run_files(tmp_path)
+    assert read_run(file).num_rows == 4
+    told, _, command = line.partition("; as a new, complete run: ")
+    assert told == "W&B: the server refused rows of 1 run(s). Every row is on disk"
+    assert command == f"wandb sync --include-online --id my-search-t-again {file.parent}"
+    server.trouble = lambda asked_for: None
+    subprocess.run([Path(sys.executable).parent / command.split()[0], *command.split()[1:]], check=True)
+    assert [row["_step"] for row in server.runs["my-search-t-again"].metrics] == [1, 2, 3, 4]
+
+
+def test_a_server_that_is_back_gets_the_next_runs(
+    make_callback: Callable[..., SearchWandbCallback],
+    server: WandbServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(run_writer, "ONLINE_AGAIN_SECONDS", 5.0)
+    callback = make_callback(mode="online", init_seconds=3.0)
+    server.trouble = lambda asked_for: 500
+    log_epochs(callback, FakeTrial("away"), 1)
+    callback.log_trial_end(FakeTrial("away"))
+    wait_until(lambda: callback.mode == "offline")
+    server.trouble = lambda asked_for: None
+    log_epochs(callback, FakeTrial("soon"), 1)
+    callback.log_trial_end(FakeTrial("soon"))
+    wait_until(lambda: len(run_files(tmp_path)) == 3)  # one of the attempt to go online
+    time.sleep(5)
+    log_epochs(callback, FakeTrial("back"), 1)
+    callback.log_trial_end(FakeTrial("back"))
+    callback.on_experiment_end([])
+    assert list(server.runs) == ["my-search-back"]
+    assert callback.mode == "online"
+    assert [line.partition(" (")[0] for line in lines(caplog)] == [
+        "W&B cannot be reached",
+        "W&B can be reached again; runs from here on go there.",
+    ]
 
 
 def test_a_server_that_hangs_delays_nothing_and_loses_nothing(

@@ -1,5 +1,6 @@
 import json
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,11 @@ from tests.tracking.wandb_server import WandbServer
 from tune_cifar.errors import UserError
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
+from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+from tune_cifar.tracking.wandb_search import finish_tracking
 from tune_cifar.tracking.wandb_sweep import SWEEP_FILE, finish_sweep, open_sweep
 from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
+from tune_cifar.trial.data import load_dataset
 
 FILE = """
 method: bayes
@@ -92,6 +96,18 @@ def test_a_resumed_search_goes_on_with_its_sweep_and_finishes_it_once(server: Wa
     server.die()
     assert finish_sweep(tmp_path) is None
     assert json.loads((tmp_path / SWEEP_FILE).read_text())["finished"] is True
+
+
+def test_a_search_that_ended_on_disk_finishes_its_sweep(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer, tmp_path: Path
+) -> None:
+    """The server was gone for a while, and the runs since are on disk."""
+    open_sweep(read(tmp_path), "cifar", tmp_path)
+    callback = make_callback(mode="offline", sweep_id="sweep1")
+    data = load_dataset("digits", train_images=100)
+    (line,) = finish_tracking(callback, tmp_path, None, data, 0, complete=True)
+    assert line == f"the sweep's page is {json.loads((tmp_path / SWEEP_FILE).read_text())['url']}"
+    assert server.sweeps["sweep1"].state == "FINISHED"
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"id": 1}'])

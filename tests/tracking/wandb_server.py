@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -58,7 +59,8 @@ class ServedSweep:
 class WandbServer(ThreadingHTTPServer):
     """Serves on a loopback port (0: a free one) inside `with`; `reject_keys` answers 401, `stopped` names runs to stop.
 
-    After `hang()` it takes connections and requests, and answers none until it dies.
+    After `hang()` it takes connections and requests, and answers none until it dies. `trouble` may hold a request up,
+    or return the status with which to refuse it; it is given what is asked for ("rows" or "graphql").
     """
 
     daemon_threads = True
@@ -72,6 +74,7 @@ class WandbServer(ThreadingHTTPServer):
         self.artifact_store = ArtifactStore()
         self.stopped: set[str] = set()
         self.reject_keys = reject_keys
+        self.trouble: Callable[[str], int | None] = lambda asked_for: None
         self.keys: set[str] = set()
         self.lock = threading.Lock()
         self.answering = threading.Event()
@@ -122,9 +125,12 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path)
         _user, _, key = base64.b64decode(self.headers.get("Authorization", "").removeprefix("Basic ")).partition(b":")
         self.server.answering.wait()
+        refusal = self.server.trouble("rows" if path.endswith("/file_stream") else "graphql")
         with self.server.lock:
             self.server.keys.add(key.decode())
-            if self.server.reject_keys:
+            if refusal is not None:
+                self._answer({"errors": [{"message": "trouble"}]}, status=refusal)
+            elif self.server.reject_keys:
                 self._answer({"errors": [{"message": "user is not logged in"}]}, status=401)
             elif self.server.refuse_sweeps and "upsertSweep" in body.get("query", ""):
                 self._answer({"data": None, "errors": [{"message": "invalid sweep config"}]})

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import math
+import shlex
 import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -20,9 +22,21 @@ from tune_cifar.tracking.background import BackgroundCalls
 from tune_cifar.tracking.closed_runs import ClosedRuns
 from tune_cifar.tracking.trial_history import Row
 from tune_cifar.tracking.wandb_mode import Mode
-from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, amend_run, close_run, open_run, run_id
+from tune_cifar.tracking.wandb_run import (
+    Amendment,
+    RefusedRowsError,
+    RunTarget,
+    TrialRun,
+    amend_run,
+    close_run,
+    open_run,
+    run_id,
+)
 
 logger = logging.getLogger(__name__)
+
+ONLINE_AGAIN_SECONDS = 600.0
+"""After a server could not be reached runs go to disk for so long; then the next one tries again, once."""
 
 MODES_TO_TRY: Mapping[Mode, tuple[Mode, ...]] = MappingProxyType(
     {"online": ("online", "offline"), "offline": ("offline",), "disabled": ()}
@@ -33,8 +47,9 @@ class RunWriter:
     """Opens, fills and closes runs in the order of the calls, each of which returns at once.
 
     Trouble with W&B is logged in one line. Where the server cannot be reached in `target.init_seconds`, `mode`
-    becomes offline, and disabled where runs cannot be written to disk either. `stop_requests` holds the trials on
-    whose page somebody pressed Stop, and `closed` knows those of which nothing is left to write.
+    becomes offline for `ONLINE_AGAIN_SECONDS`, and disabled where runs cannot be written to disk either.
+    `stop_requests` holds the trials on whose page somebody pressed Stop, and `closed` knows those of which nothing is
+    left to write.
     """
 
     def __init__(self, target: RunTarget, mode: Mode) -> None:
@@ -46,7 +61,10 @@ class RunWriter:
         # These belong to the thread of `_calls`.
         self._runs: dict[str, wandb.Run] = {}
         self._finishing: dict[str, threading.Thread] = {}
-        self._cut_off: list[str] = []
+        self._cut_off: dict[str, Path] = {}
+        self._refused: dict[str, Path] = {}
+        self._folders: dict[str, Path] = {}
+        self._online_again_seconds = math.inf
         self._said: set[str] = set()
 
     def open(self, trial_id: str, trial_run: TrialRun, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
@@ -72,14 +90,13 @@ class RunWriter:
         for trial_id, thread in list(self._finishing.items()):
             thread.join(max(0.0, deadline_seconds - time.monotonic()))
             if thread.is_alive():
-                self._cut_off.append(trial_id)
+                self._cut_off[trial_id] = self._folders[trial_id]
         if self._cut_off:
             seconds = min(self._target.finish_seconds, deadline_seconds - start_seconds)
-            self._say_once(
-                f"W&B: the upload of {len(self._cut_off)} run(s) was cut off after {seconds:.0f} s. "
-                f"Every row is in {self._target.folder / 'wandb'}; `wandb sync --include-online --id NEW_ID "
-                "RUN_FOLDER` uploads one of them as a new, complete run."
-            )
+            what = f"the upload of {len(self._cut_off)} run(s) was cut off after {seconds:.0f} s"
+            self._say_incomplete(what, self._cut_off)
+        if self._refused:
+            self._say_incomplete(f"the server refused rows of {len(self._refused)} run(s)", self._refused)
         self._finishing.clear()
 
     def amend(self, trial_run: TrialRun, config: Mapping[str, Any], amendment: Amendment) -> bool:
@@ -97,15 +114,21 @@ class RunWriter:
 
     def _open(self, trial_id: str, trial_run: TrialRun, config: Mapping[str, Any], rows: Sequence[Row]) -> None:
         stop = partial(self.stop_requests.add, trial_id)
-        for mode in MODES_TO_TRY[self.mode]:
+        again = time.monotonic() >= self._online_again_seconds
+        for mode in MODES_TO_TRY["online" if again else self.mode]:
             try:
-                self._runs[trial_id] = open_run(self._target, mode, trial_run, config, rows, stop)
+                run = open_run(self._target, mode, trial_run, config, rows, stop)
             except Exception as error:  # whatever W&B's trouble is, the trial goes on
                 self._fall_back(mode, error)
                 # The client keeps the id of a run that it could not start ("run ID … is in use", 0.31).
                 trial_run.run_id = run_id(self._target.search_name, f"{trial_id}-offline")
                 trial_run.sent = False
             else:
+                self._runs[trial_id], self._folders[trial_id] = run, Path(run.dir).parent
+                if again and mode == "online":
+                    self.mode, self._online_again_seconds = "online", math.inf
+                    self._said.clear()  # a second outage is news again
+                    logger.warning("W&B can be reached again; runs from here on go there.")
                 return
 
     def _log(self, trial_id: str, rows: Sequence[Row], summary: Mapping[str, Any]) -> None:
@@ -130,14 +153,16 @@ class RunWriter:
         try:
             close_run(run, exit_code, summary)
         except TimeoutError:
-            self._cut_off.append(trial_id)
+            self._cut_off[trial_id] = self._folders[trial_id]
+        except RefusedRowsError:
+            self._refused[trial_id] = self._folders[trial_id]
         except Exception as error:
             self._say_once(f"W&B could not finish a run ({_one_line(error)}); its rows up to here are on disk.")
         self.closed.close(trial_id, exit_code)
 
     def _fall_back(self, mode: Mode, error: Exception) -> None:
         if mode == "online":
-            self.mode = "offline"
+            self.mode, self._online_again_seconds = "offline", time.monotonic() + ONLINE_AGAIN_SECONDS
             self._say_once(f"W&B cannot be reached ({_one_line(error)}); runs from here on go to disk.")
         else:
             self.mode = "disabled"
@@ -145,6 +170,15 @@ class RunWriter:
 
     def _say_of_rows(self, error: Exception) -> None:
         self._say_once(f"W&B stopped taking rows ({_one_line(error)}); the search goes on without them.")
+
+    def _say_incomplete(self, what: str, folders: Mapping[str, Path]) -> None:
+        """Name the command for one of them: a run's rows can only be sent whole, and under another id."""
+        (trial_id, folder), *others = folders.items()
+        words = ["wandb", "sync", "--include-online", "--id", f"{run_id(self._target.search_name, trial_id)}-again"]
+        rest = f", and so on for {', '.join(path.name for path in dict(others).values())}" if others else ""
+        self._say_once(
+            f"W&B: {what}. Every row is on disk; as a new, complete run: {shlex.join([*words, str(folder)])}{rest}"
+        )
 
     def _say_once(self, line: str) -> None:
         if line not in self._said:

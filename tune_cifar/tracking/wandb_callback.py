@@ -153,7 +153,7 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
         if record.status in ENDED:
             failed = record.status == "failed"
             status = "stopped early" if record.status == "stopped" else record.status
-            ended = _end_of_summary(status, record.message if failed else history.message)
+            ended = _end_of_summary(status, record.message)
             trial_run.summary = {**history.last_values, **self._best(history), **ended}
             self._ended[record.trial_id] = (int(failed), ended)
 
@@ -212,9 +212,10 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
             ended = self._close(trial.trial_id, 1, "failed", self._log.record_of(trial).message)
             self._ended[trial.trial_id] = (1, ended)
             return
-        # The last result of a trial that a scheduler ended still says running.
-        status = "stopped early" if history.status == "running" else history.status
-        ended = self._close(trial.trial_id, 0, status, history.message)
+        status, message = history.status, history.message
+        if status == "running":  # the last result of a trial that a scheduler ended still says so
+            status, message = "stopped early", self._log.record_of(trial).message
+        ended = self._close(trial.trial_id, 0, status, message)
         self._trial_runs[trial.trial_id].summary = {**history.last_values, **self._best(history), **ended}
         self._ended[trial.trial_id] = (0, ended)
 

@@ -170,12 +170,23 @@ def unsent_runs(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.glob("wandb/offline-run-*")) if not any(path.glob("*.wandb.synced"))]
 
 
+class RefusedRowsError(Exception):
+    """The server does not want a run's rows, and the client has given up on them."""
+
+
 def close_run(run: wandb.Run, exit_code: int, summary: Mapping[str, Any]) -> None:
-    """End `run` with its state in `summary`; raises TimeoutError if the upload takes over `finish_seconds`."""
+    """End `run` with its state in `summary`.
+
+    Raises TimeoutError if the upload takes over `finish_seconds`, and `RefusedRowsError` where the client gave it up.
+    """
     run.summary.update(dict(summary))
     if summary["status"] == "diverged":
         run.tags = (*(run.tags or ()), "diverged")
     run.finish(exit_code=exit_code)
+    # An answer such as 401 ends the upload for good, and `finish` then returns as if all had arrived (0.31).
+    log = Path(run.settings.log_internal)
+    if not run.offline and log.is_file() and "filestream: fatal error" in log.read_text(errors="replace"):
+        raise RefusedRowsError(str(log))
 
 
 def _tags(target: RunTarget, trial_run: TrialRun) -> tuple[str, ...]:

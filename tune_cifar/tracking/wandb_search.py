@@ -15,7 +15,7 @@ from tune_cifar.tracking.wandb_callback import SearchWandbCallback
 from tune_cifar.tracking.wandb_mode import Mode, sync_command
 from tune_cifar.tracking.wandb_place import DEFAULT_PROJECT
 from tune_cifar.tracking.wandb_run import MAX_TAG_CHARACTERS, unsent_runs
-from tune_cifar.tracking.wandb_sweep import WandbSweep, finish_sweep, open_sweep
+from tune_cifar.tracking.wandb_sweep import WandbSweep, finish_sweep, open_sweep, sweep_page
 from tune_cifar.trial.data import ImageDataset
 
 
@@ -65,13 +65,13 @@ def finish_tracking(
     complete: bool,
 ) -> list[str]:
     """Write the best model's predictions, mark its run if the search is `complete`; returns lines to print."""
-    lines = []
+    lines: list[str | None] = []
     if model:
         predictions = predict_with_best(folder, model, data, prediction_images)
         if complete:  # else a resume may still find a better one
             mark_best_run(callback, folder, model, predictions)
-    if complete and callback.mode == "online":
-        lines.append(finish_sweep(folder))
+    if complete and callback.has_sweep:  # also where runs have gone to disk since: the server may be back
+        lines += [finish_sweep(folder), sweep_page(folder)]
     if unsent_runs(folder):  # offline from the start, or since the server could not be reached
         lines.append(sync_command(folder))
     return [line for line in lines if line]

@@ -121,6 +121,15 @@ def _ask(query: str, variables: dict[str, Any], timeout_seconds: int) -> dict[st
     return answer
 
 
+def sweep_page(folder: Path) -> str | None:
+    """A line that says where the sweep of the search in `folder` is looked at, if it has one."""
+    try:
+        sweep = saved_sweep(folder)
+    except UserError:  # `finish_sweep` has told
+        return None
+    return f"the sweep's page is {sweep.url}" if sweep else None
+
+
 def saved_sweep(folder: Path) -> WandbSweep | None:
     """The sweep that the search in `folder` has; raises `UserError` where the file that tells it is damaged."""
     path = folder / SWEEP_FILE
