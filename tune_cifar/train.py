@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +15,6 @@ from tune_cifar.command import EXIT_NOTHING_FINISHED, add_data_flags, run_comman
 from tune_cifar.errors import UserError
 from tune_cifar.publish.best_model import write_model
 from tune_cifar.trial.batches import DeviceImages
-from tune_cifar.trial.checkpoint import WEIGHTS_FILE
 from tune_cifar.trial.config import PARAMETERS, TrialConfig
 from tune_cifar.trial.data import load_dataset
 from tune_cifar.trial.device import choose_device, describe_device, prepare_device
@@ -52,22 +50,20 @@ def main(arguments: Sequence[str]) -> int:
     if result is None or result.status == "diverged":
         return EXIT_NOTHING_FINISHED
     test_loss, test_accuracy = evaluate_model(run.network, DeviceImages.from_split(data.test, device))
-    with tempfile.TemporaryDirectory() as folder:
-        run.save(Path(folder))
-        path = write_model(
-            args.output,
-            Path(folder) / WEIGHTS_FILE,
-            config=config,
-            trial_id="train",
-            epoch=result.epoch,
-            metric="val_loss",
-            metric_value=result.val_loss or 0.0,
-            scores=_scores(result, test_loss, test_accuracy),
-            class_names=data.class_names,
-            data=data.name,
-            data_fingerprint=data.fingerprint,
-            versions=installed_versions(),
-        )
+    path = write_model(
+        args.output,
+        run.network.state_dict(),
+        config=config,
+        trial_id="train",
+        epoch=result.epoch,
+        metric="val_loss",
+        metric_value=result.val_loss or 0.0,
+        scores=_scores(result, test_loss, test_accuracy),
+        class_names=data.class_names,
+        data=data.name,
+        data_fingerprint=data.fingerprint,
+        versions=installed_versions(),
+    )
     console.print(f"test     loss {test_loss:.4f}, accuracy {test_accuracy:.4f} on {len(data.test)} images")
     console.print(f"model    {path}", soft_wrap=True)
     console.print(f"next     python -m tune_cifar.evaluate {path} --data {args.data or 'cifar10'}", soft_wrap=True)

@@ -25,7 +25,6 @@ from tune_cifar.report.search_files import read_search
 from tune_cifar.settings import SETTINGS_FILE, SWEEP_SHA256, SearchSettings
 from tune_cifar.sweep.prior import Prior, save_prior
 from tune_cifar.sweep.searcher import PriorTrial
-from tune_cifar.trial.checkpoint import save_weights
 from tune_cifar.trial.config import TrialConfig
 
 SAVED = ("search.json", "trials.json", "summary.json", "published.json", "prior.json", "best/mistakes.json")
@@ -41,10 +40,9 @@ def healthy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_search(tmp_path_factory.mktemp("results") / "healthy", trials, settings=settings)
     publish(folder)
     save_prior(folder, Prior((PriorTrial(POINT, 0.5),), ("1 trial of old",), ()))
-    save_weights({"layer.weight": torch.arange(12.0).reshape(3, 4)}, folder.parent / "weights.pth")
     write_model(
         folder / "best",
-        folder.parent / "weights.pth",
+        {"layer.weight": torch.arange(12.0).reshape(3, 4)},
         config=TrialConfig(lr=0.1),
         trial_id="t0001",
         epoch=1,

@@ -15,7 +15,6 @@ from tests.publish.servers import S3Proxy
 from tune_cifar.publish.best_model import write_model
 from tune_cifar.publish.bundle import Bundle, make_bundle
 from tune_cifar.publish.retry import RetryPolicy
-from tune_cifar.trial.checkpoint import save_weights
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.model import build_model
 
@@ -51,7 +50,6 @@ def write_search(folder: Path, weights: dict[str, torch.Tensor], **changes: Any)
     (folder / "search.json").write_text(json.dumps(SETTINGS))
     (folder / "sweep.yaml").write_text(SWEEP)
     (folder / "summary.json").write_text(json.dumps({"name": folder.name, "complete": True}))
-    save_weights(weights, folder / "weights.pth")
     values: dict[str, Any] = {
         "config": TrialConfig(lr=0.00421056, batch_size=32, epochs=5),
         "trial_id": "abc",
@@ -64,7 +62,7 @@ def write_search(folder: Path, weights: dict[str, torch.Tensor], **changes: Any)
         "data_fingerprint": "sha256:1",
         "versions": {"torch": "2"},
     }
-    write_model(folder / "best", folder / "weights.pth", **{**values, **changes})
+    write_model(folder / "best", weights, **{**values, **changes})
     return folder
 
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from tune_cifar.trial.live_taps import WholeMapConvolution, tap_table, use_live_taps, whole_map_convolutions
+from tune_cifar.trial.live_taps import (
+    WholeMapConvolution,
+    live_state,
+    tap_table,
+    use_live_taps,
+    whole_map_convolutions,
+    with_all_taps,
+)
 from tune_cifar.trial.model import build_model
 
 TOLERANCE = 1e-10
@@ -154,3 +161,34 @@ def test_bf16_products_are_near_those_of_the_plain_network() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
         scores = [network.eval()(images).float() for network in (plain, fast)]
     assert (scores[0] - scores[1]).abs().max() < 0.02 * scores[0].abs().max()
+
+
+@pytest.mark.parametrize("decay", [False, True])
+def test_what_training_changes_and_the_initial_weights_are_the_whole_network(decay: bool) -> None:
+    initial, network = _pair("ResNet18", (32, 32))
+    if decay:
+        for layer in whole_map_convolutions(network):
+            layer.decay_dead_taps()
+    with torch.no_grad():
+        for weight in network.parameters():
+            weight.add_(torch.rand_like(weight))
+    state = live_state(network)
+    whole = with_all_taps(state, initial.state_dict())
+    assert list(whole) == list(initial.state_dict())
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(whole[name], tensor), name
+
+    kept = sum(state[name].numel() for name in whole)
+    assert kept == sum(tensor.numel() for tensor in whole.values()) if decay else kept < 5e6
+
+    _, other = _pair("ResNet18", (32, 32))
+    other.load_state_dict(state)
+    for name, tensor in other.state_dict().items():
+        assert torch.equal(whole[name], tensor), name
+
+
+def test_the_taps_of_other_images_are_refused() -> None:
+    _, network = _pair("ResNet18", (32, 32))
+    _, of_wide_images = _pair("ResNet18", (32, 48))
+    with pytest.raises(RuntimeError, match="has shape"):
+        network.load_state_dict(live_state(of_wide_images), strict=False)

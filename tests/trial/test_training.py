@@ -18,6 +18,8 @@ from tune_cifar.trial.checkpoint import TRAINING_FILE, WEIGHTS_FILE, TrainedTens
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import prepare_device
+from tune_cifar.trial.live_taps import with_all_taps
+from tune_cifar.trial.model import build_model
 from tune_cifar.trial.training import EpochResult, TrainingRun
 
 CPU = torch.device("cpu")
@@ -222,7 +224,11 @@ def test_a_checkpoint_holds_plain_weights_and_no_optimizer_at_the_end(
         folder = tmp_path / str(result.epoch)
         folder.mkdir()
         run.save(folder)
-        torchvision.models.resnet18(num_classes=4).load_state_dict(load_weights(folder / WEIGHTS_FILE))
+        initial = build_model("ResNet18", num_classes=4, seed=CONFIG.seed).state_dict()
+        whole = with_all_taps(load_weights(folder / WEIGHTS_FILE), initial)
+        torchvision.models.resnet18(num_classes=4).load_state_dict(whole)
+        for name, tensor in run.network.state_dict().items():
+            assert torch.equal(whole[name], tensor), name
     assert (tmp_path / "1" / TRAINING_FILE).exists()
     assert not (tmp_path / "2" / TRAINING_FILE).exists()
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from torch import Tensor
+
 from tune_cifar.files import replacing
 from tune_cifar.publish.manifest import Manifest, file_sha256, write_manifest
 from tune_cifar.trial.batches import PIXEL_MEAN, PIXEL_STD
-from tune_cifar.trial.checkpoint import load_weights, save_weights
+from tune_cifar.trial.checkpoint import save_weights
 from tune_cifar.trial.config import TrialConfig
 
 _DATA_LICENCES = {
@@ -24,7 +26,7 @@ def model_file_name(config: TrialConfig) -> str:
 
 def write_model(
     folder: Path,
-    weights_file: Path,
+    weights: Mapping[str, Tensor],
     *,
     config: TrialConfig,
     trial_id: str,
@@ -37,11 +39,14 @@ def write_model(
     data_fingerprint: str,
     versions: Mapping[str, str],
 ) -> Path:
-    """Write `<tutorial's name>.pth` and manifest.json into `folder`, and return the model's path."""
+    """Write `<tutorial's name>.pth`, with `weights` in torchvision's layout, and manifest.json into `folder`.
+
+    Returns the model's path.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / model_file_name(config)
     with replacing(target) as partial:
-        save_weights(load_weights(weights_file), partial)
+        save_weights(weights, partial)
         sha256, size_bytes = file_sha256(partial), partial.stat().st_size
     manifest = Manifest(
         file=target.name,

@@ -23,6 +23,7 @@ from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import choose_device
 from tune_cifar.trial.evaluation import evaluate_model
+from tune_cifar.trial.live_taps import with_all_taps
 from tune_cifar.trial.model import build_model
 from tune_cifar.trials_file import save_trials
 from tune_cifar.versions import installed_versions
@@ -95,7 +96,7 @@ def _export(folder: Path, best: TrialRecord, weights: Path, metric: Metric, data
     config = TrialConfig.from_parameters(best.config)
     device = choose_device()
     network = build_model(config.model, num_classes=len(data.class_names), stem=config.stem, seed=config.seed)
-    network.load_state_dict(load_weights(weights))
+    network.load_state_dict(with_all_taps(load_weights(weights), network.state_dict()))
     outputs: list[torch.Tensor] = []
     test_images = DeviceImages.from_split(data.test, device)
     test_loss, test_accuracy = evaluate_model(network.to(device), test_images, outputs)
@@ -110,7 +111,7 @@ def _export(folder: Path, best: TrialRecord, weights: Path, metric: Metric, data
             old.unlink()
     path = write_model(
         best_folder,
-        weights,
+        network.state_dict(),
         config=config,
         trial_id=best.trial_id,
         epoch=int(epoch["epoch"]),

@@ -31,8 +31,9 @@ def _keep() -> None:
 class TrainedTensors:
     """The tensors of a run after an epoch's steps, copied to the CPU: they can be written while it goes on.
 
-    `weights` are in torchvision's layout. `momentum` has a tensor for each parameter in the optimizer's order,
-    without those of taps that take no part; it and the state of the random `generator` are None once training is over.
+    `weights` are what `live_state` gives: without the taps that keep their initial values, which is more than half of a
+    ResNet18 on 32x32 images. `momentum` has a tensor for each parameter in the optimizer's order, without those taps
+    too; it and the state of the random `generator` are None once training is over.
     `release` hands their memory on to later copies; nothing may read them after it.
     """
 

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
+TAPS_SUFFIX = ".taps"
+"""In `live_state` the tensor `NAME.taps` says which taps of the kernel `NAME` has, in the order of its second axis."""
+
 
 def use_live_taps(network: nn.Module, image_size: tuple[int, int]) -> list[str]:
     """Replace, in place, each convolution of `network` that is a smaller matrix product on images of `image_size`.
@@ -134,6 +137,14 @@ class WholeMapConvolution(nn.Module):
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.full_weight()
 
+    def save_live_taps(self, destination: dict[str, Tensor], prefix: str) -> None:
+        """Put what training changes into `destination`: the live taps alone, unless the others decay."""
+        name = f"{prefix}weight"
+        if isinstance(self.dead_weight, nn.Parameter):
+            destination[name] = self.full_weight()
+        else:
+            destination[name], destination[name + TAPS_SUFFIX] = self.live_weight.detach(), self.live
+
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         _local_metadata, strict, missing_keys, _unexpected_keys, error_messages = args
         name = f"{prefix}weight"
@@ -141,7 +152,11 @@ class WholeMapConvolution(nn.Module):
             if strict:
                 missing_keys.append(name)
             return
-        weight = state_dict[name]
+        weight, taps = state_dict[name], state_dict.get(name + TAPS_SUFFIX)
+        if taps is not None and torch.equal(taps, self.live) and weight.shape == self.live_weight.shape:
+            with torch.no_grad():
+                self.live_weight.copy_(weight)
+            return
         if tuple(weight.shape) != self.full_shape:
             error_messages.append(f"{name} has shape {tuple(weight.shape)}, not {self.full_shape}")
             return
@@ -149,6 +164,32 @@ class WholeMapConvolution(nn.Module):
         with torch.no_grad():
             self.live_weight.copy_(by_tap[:, self.live])
             self.dead_weight.copy_(by_tap[:, self.dead])
+
+
+def live_state(network: nn.Module) -> dict[str, Tensor]:
+    """The `state_dict` of `network` without the taps that keep their initial values, which `load_state_dict` leaves."""
+    state: dict[str, Tensor] = {}
+    for name, module in network.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, WholeMapConvolution):
+            module.save_live_taps(state, prefix)
+        else:
+            module._save_to_state_dict(state, prefix, keep_vars=False)
+    return state
+
+
+def with_all_taps(state: Mapping[str, Tensor], initial: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return `live_state`'s `state` in torchvision's layout, with the `initial` values of the taps that it lacks."""
+    full = {}
+    for name, tensor in state.items():
+        if name.endswith(TAPS_SUFFIX):
+            continue
+        taps = state.get(name + TAPS_SUFFIX)
+        if taps is not None:
+            by_tap = initial[name].permute(0, 2, 3, 1).flatten(1, 2).index_copy(1, taps, tensor)
+            tensor = by_tap.view(len(by_tap), *initial[name].shape[2:], -1).permute(0, 3, 1, 2)
+        full[name] = tensor
+    return full
 
 
 def whole_map_convolutions(network: nn.Module) -> Iterator[WholeMapConvolution]:

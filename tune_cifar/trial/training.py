@@ -18,6 +18,7 @@ from tune_cifar.trial.checkpoint import TrainedTensors, load_checkpoint, write_p
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.evaluation import evaluate_model
+from tune_cifar.trial.live_taps import live_state
 from tune_cifar.trial.progress import EpochProgress
 from tune_cifar.trial.schedule import learning_rate_schedule
 from tune_cifar.trial.workbench import Workbench
@@ -210,7 +211,7 @@ class TrainingRun:
 
     def copy_tensors(self) -> TrainedTensors:
         """A copy of the tensors that a checkpoint holds, so that they can be written while the run goes on."""
-        copies = [self._host_copies.copy(self.network.state_dict())]
+        copies = [self._host_copies.copy(live_state(self.network))]
         if self.epochs_done == self.config.epochs:
             return TrainedTensors(copies[0], release=partial(self._give_back, copies))
         momentum = {str(place): buffer for place, buffer in enumerate(self.program.momentum())}
