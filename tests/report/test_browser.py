@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -87,6 +88,54 @@ def test_each_tick_of_a_logarithmic_axis_says_its_value(reader: Reader, tmp_path
     assert [float(tick["text"]) for tick in labelled] == pytest.approx([10 ** tick["x"] for tick in labelled], rel=0.01)
 
 
+def test_ticks_do_not_lie_upon_one_another(reader: Reader, tmp_path: Path) -> None:
+    trials = make_trials()
+    for trial in trials:
+        for row in trial.epochs:
+            row["val_loss"] = 4.0 / trial.number
+    classes = make_predictions([f"class number {number}" for number in range(60)])
+    reader.open(write_report(make_search(tmp_path / "narrow", trials, predictions=classes)))
+    assert reader.run("return document.getElementById('best-over-trials')._fullLayout.yaxis.type") == "log"
+    for plot in ("best-over-trials", "confusion"):
+        places = reader.run(
+            """return [...document.querySelectorAll(`#${arguments[0]} .ytick text`)]
+            .filter((text) => text.textContent.trim()).map((text) => text.getBoundingClientRect().top)""",
+            plot,
+        )
+        assert len(places) > 2
+        gaps = [upper - lower for lower, upper in itertools.pairwise(sorted(places))]
+        assert min(gaps) > 11
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_are_not_cut_and_make_no_page_wider(reader: Reader, tmp_path: Path, width: int) -> None:
+    models = ["resnext101_64x4d", "wide_resnet101_2", "resnet18"]
+    group = ["a_group_with_a_rather_long_name", "and_another_group_in_it_with_a_long_name"]
+    trials = make_trials()
+    for trial in trials:
+        trial.config["model"] = models[trial.number % 3]
+        values = {"weight_decay": 1e-4 * trial.number, "label_smoothing": 0.01 * trial.number}
+        trial.config[group[0]] = {group[1]: values}
+    inner = "{parameters: {weight_decay: {min: 0, max: 0.1}, label_smoothing: {min: 0, max: 0.3}}}"
+    more = f"  {group[0]}: {{parameters: {{{group[1]}: {inner}}}}}\n  augment:"
+    sweep = SWEEP.replace("[ResNet18, ResNet34]", str(models)).replace("  augment:", more)
+    reader.open(write_report(make_search(tmp_path / "names", trials, sweep=sweep)), width=width)
+    assert reader.run("return document.documentElement.scrollWidth") <= width
+    cut = """const plots = ['parallel', 'importance', 'correlation'].map((name) => document.getElementById(name));
+    return plots.flatMap((plot) => [...plot.querySelectorAll('text')]).filter((text) => {
+        const [inner, outer] = [text, text.closest('.plot')].map((one) => one.getBoundingClientRect());
+        return inner.width > 2 && (inner.left < outer.left - 1 || inner.right > outer.right + 1);
+    }).map((text) => text.textContent)"""
+    assert reader.run(cut) == []
+    titles = reader.run(
+        """return [...document.querySelectorAll('#parallel .axis-title')].map((text) => {
+        const place = text.getBoundingClientRect();
+        return [place.left, place.right];})"""
+    )
+    assert len(titles) == 8
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(sorted(titles)))
+
+
 def test_no_two_columns_of_the_table_have_one_name(reader: Reader, tmp_path: Path) -> None:
     trials = make_trials()
     for trial in trials:
@@ -120,6 +169,24 @@ def test_a_click_on_a_heading_sorts_and_a_second_one_turns_it_round(reader: Read
     models = reader.run(cells, headings.index("model"))
     assert models == sorted(models)
     assert reader.run("return document.querySelectorAll('#trials th[aria-sort]').length") == 1
+
+
+def test_a_word_is_not_found_across_two_cells(reader: Reader, report: Path) -> None:
+    reader.open(report)
+    reader.find("#filter").send_keys("finishedResNet")
+    assert _shown(reader) == []
+
+
+def test_the_headings_stay_over_a_long_table(reader: Reader, tmp_path: Path) -> None:
+    reader.open(write_report(make_search(tmp_path / "long", make_trials(120))))
+    top, heading, height = reader.run(
+        """const box = document.getElementById('trials').parentElement;
+        box.scrollTop = 1000;
+        const [outer, inner] = [box, document.querySelector('#trials th')].map((one) => one.getBoundingClientRect());
+        return [outer.top, inner.top, outer.height];"""
+    )
+    assert heading == pytest.approx(top, abs=1)
+    assert height < 900
 
 
 def test_words_and_status_filter_the_table(reader: Reader, report: Path) -> None:
@@ -192,13 +259,14 @@ def test_planted_scripts_do_nothing(reader: Reader, tmp_path: Path) -> None:
     trials = make_trials()
     for trial in trials:
         trial.message = SCRIPT
-    predictions = make_predictions((SCRIPT, "a<b>c", "plain", "</script>", "</style>", "&amp;"))
+    classes = ("<script>x()</script>", "<img onerror='x()'>", "a<b>c", "plain", "</script>", "</style>", "&amp;")
+    predictions = make_predictions(classes)
     folder = make_search(tmp_path / "planted", trials, sweep=PLANTED, predictions=predictions)
     reader.open(write_report(folder))
     assert reader.run("return window.wasRun") is None
     assert reader.run("return document.querySelectorAll('script').length") == 4
     ticks = reader.run("return [...document.querySelectorAll('#confusion .ytick text')].map((one) => one.textContent)")
-    assert ticks == list(predictions.class_names)
+    assert sorted(ticks) == sorted(classes)
     assert reader.complaints() == []
 
 

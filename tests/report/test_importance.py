@@ -82,7 +82,7 @@ def test_a_loss_that_ran_away_changes_nothing_but_its_rank(config: SweepConfig) 
 def test_the_correlation_is_that_of_ranks(config: SweepConfig) -> None:
     trials = [_trial(number, float(number) ** 9, lr=0.1 / number) for number in range(1, 8)]
     (lr,) = importances(config, trials).correlations
-    assert (lr.name, lr.rho) == ("optimizer.lr", pytest.approx(-1))
+    assert (lr.name, lr.rho) == ("lr", pytest.approx(-1))
 
 
 @pytest.mark.parametrize(("count", "bars", "correlations"), [(MIN_TRIALS_FOREST, True, True), (7, False, True)])

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tune_cifar.report.parameter_figures import parallel_coordinates
+from tune_cifar.report.parameter_figures import MAX_LINES, parallel_coordinates
 from tune_cifar.report.parameters import SearchedParameter, searched_parameters
 from tune_cifar.report.words import log_ticks, show_seconds
 from tune_cifar.results import TrialRecord
@@ -53,7 +53,7 @@ def test_numbers_stay_numbers_and_categories_keep_the_files_order(tmp_path: Path
     assert found["more.nesterov"].categories == (True, False)
     assert [name for name, one in found.items() if one.log] == ["lr", "batch_size"]
     assert [name for name, one in found.items() if one.varies] == ["lr", "batch_size"]
-    assert found["more.augment"].indicators() == {"more.augment = flip_crop": [0, 0], "more.augment = none": [1, 1]}
+    assert found["more.augment"].indicators() == {"augment = flip_crop": [0, 0], "augment = none": [1, 1]}
 
 
 def test_the_best_trial_is_drawn_last_and_strongest(tmp_path: Path) -> None:
@@ -70,6 +70,13 @@ def test_the_best_trial_is_drawn_last_and_strongest(tmp_path: Path) -> None:
     assert list(batch_size.ticktext) == ["", "16", "64", "128", ""]
     assert list(augment.ticktext) == ["", "flip_crop", "none", ""]
     assert list(accuracy["values"]) == [0.2, 0.5, 0.9]
+
+
+def test_of_thousands_of_trials_the_best_lines_are_drawn(tmp_path: Path) -> None:
+    trials = [_trial(number, 1 / number) for number in range(1, MAX_LINES + 11)]
+    made = parallel_coordinates(_load(tmp_path), trials)
+    assert made is not None
+    assert list(made.data[0].customdata) == list(range(MAX_LINES, 0, -1))
 
 
 def test_nothing_is_drawn_of_a_single_trial(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 
 from tests.commands import environment, run_here
 from tests.report.searches import (
+    METRIC,
     SETTINGS,
     SWEEP,
     add_repeats,
@@ -112,10 +114,26 @@ def test_nothing_is_fetched_and_the_file_is_small_enough_to_send(finished: Path)
     assert policy[1].startswith("default-src 'none'; script-src 'sha256-")
 
 
-def test_the_report_of_a_thousand_trials_is_small_enough_too(tmp_path: Path) -> None:
-    path = write_report(make_search(tmp_path / "large", make_trials(1000, num_epochs=20)))
+def test_the_report_of_thousands_of_trials_is_small_enough_too(tmp_path: Path) -> None:
+    trials = make_trials(2500, num_epochs=20)
+    for trial in trials:
+        trial.config |= {"weight_decay": 1e-5 * trial.number, "stem": "imagenet", "lr_schedule": "onecycle"}
+        trial.message = "a long story " * 20
+    best = min(trials, key=lambda trial: trial.best_value(METRIC) or 9.0)
+    more = [
+        "weight_decay: {min: 0, max: 0.1}",
+        "stem: {values: [imagenet, cifar]}",
+        "lr_schedule: {values: [onecycle]}",
+    ]
+    sweep = SWEEP.replace("augment:", "\n  ".join([*more, "augment:"]))
+    predictions = make_predictions([f"class {number}" for number in range(100)])
+    path = write_report(make_search(tmp_path / "large", trials, sweep=sweep, predictions=predictions))
     assert path.stat().st_size < MAX_BYTES
-    assert re.search(r"The first \d+ of 1000 trials and the best one are drawn", _read(path).text)
+    page = path.read_text()
+    assert re.search(r"Of 2,500 trials \d+ are drawn: the best one and the first", page)
+    assert re.search(r"Of 2,500 trials \d+ are here: the best one and the first; trials.csv has all", page)
+    assert "The best 2,000 of 2,498 are drawn." in page
+    assert f'<tr data-number="{best.number}" data-status="finished" class="best">' in page
 
 
 def test_the_table_says_where_trials_ran_if_not_all_in_one_place(tmp_path: Path) -> None:
@@ -168,6 +186,16 @@ def test_a_search_of_few_trials_says_what_is_missing(tmp_path: Path, trials: lis
     text = _read(write_report(make_search(tmp_path / "few", trials))).text
     assert "It takes 8 trials with different results and a parameter that varies" in text
     assert "Parallel coordinates" not in text
+
+
+def test_trials_that_never_had_a_value_are_counted_where_none_can_be_drawn(tmp_path: Path) -> None:
+    trials = make_trials(8)
+    for trial in trials[:2]:
+        trial.status, trial.epochs = "diverged", [{**trial.epochs[0], "val_loss": math.nan, "logged": []}]
+    text = _read(write_report(make_search(tmp_path / "some", trials))).text
+    assert "2 trials ended before the first val_loss that could be drawn" in text
+    text = _read(write_report(make_search(tmp_path / "all", trials[:2]))).text
+    assert "No trial ended with a result that counts: 2 diverged." in text
 
 
 def test_before_the_first_trial_there_is_a_report_too(tmp_path: Path) -> None:
@@ -312,6 +340,6 @@ def test_a_search_ends_well_also_where_its_report_cannot_be_written(tmp_path: Pa
 def test_settings_stand_in_the_report_as_flags(tmp_path: Path) -> None:
     settings: Any = SETTINGS.__class__(**{**vars(SETTINGS), "prior": ["a.csv", "b"], "train_images": 5000})
     text = _read(write_report(make_search(tmp_path / "search", make_trials(2), settings=settings))).text
-    assert "--train-images 5,000" in text
+    assert "--train-images 5000" in text
     assert "--prior a.csv, b" in text
     assert "--count" not in text

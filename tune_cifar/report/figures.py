@@ -20,14 +20,16 @@ from tune_cifar.report.style import (
     plain,
 )
 from tune_cifar.report.words import show_config
-from tune_cifar.results import STATUSES, Status, TrialRecord, flatten
+from tune_cifar.results import ENDED, STATUSES, Status, TrialRecord, flatten
 from tune_cifar.sweep.schema import Metric
 
 # With these a report of thousands of trials stays small enough to be sent around.
-MAX_CURVE_POINTS = 10_000
+MAX_CURVE_POINTS = 6_000
 MAX_POINTS_WITH_CONFIG = 2_000
+MAX_TRIALS_WITH_CONFIG = 500
 # Values further apart than this are drawn on a logarithmic axis, so that a loss that ran away hides no other.
 WIDE_RATIO = 20.0
+MAX_POWERS_WITH_DIGITS = 3
 # Others are finished or stopped, or may be yet.
 CANNOT_WIN: frozenset[Status] = frozenset({"failed", "diverged"})
 
@@ -74,8 +76,12 @@ def best_over_trials(trials: Sequence[TrialRecord], metric: Metric, names: Seque
         if can_win and (math.isnan(so_far) or metric.better(value, than=so_far)):
             so_far = value
         best.append(so_far)
+    numbers = [trial.number for trial, _ in scored]
+    last_ended = max((trial.number for trial in trials if trial.status in ENDED), default=0)
+    if numbers and last_ended > numbers[-1]:  # trials without a value leave the best as it was
+        numbers, best = [*numbers, last_ended], [*best, so_far]
     line = {
-        "x": [trial.number for trial, _ in scored],
+        "x": numbers,
         "y": rounded(best),
         "mode": "lines",
         "line": {"color": INK, "width": 1.6, "shape": "hv"},
@@ -83,7 +89,8 @@ def best_over_trials(trials: Sequence[TrialRecord], metric: Metric, names: Seque
         "hoverinfo": "skip",
     }
     points = []
-    hover = f"trial %{{x}}: {plain(metric.name)} %{{y}}<br>%{{customdata}}"
+    with_config = len(scored) <= MAX_TRIALS_WITH_CONFIG
+    hover = f"trial %{{x}}: {plain(metric.name)} %{{y}}{'<br>%{customdata}' if with_config else ''}"
     for status in STATUSES:
         of_status = [(trial, value) for trial, value in scored if trial.status == status]
         if of_status:
@@ -94,7 +101,9 @@ def best_over_trials(trials: Sequence[TrialRecord], metric: Metric, names: Seque
                     mode="markers",
                     name=status,
                     marker={"color": STATUS_COLOURS[status], "symbol": STATUS_SYMBOLS[status], "size": 8},
-                    customdata=[plain(show_config(flatten(trial.config), names)) for trial, _ in of_status],
+                    customdata=[plain(show_config(flatten(trial.config), names)) for trial, _ in of_status]
+                    if with_config
+                    else None,
                     hovertemplate=f"{hover}<extra>{status}</extra>",
                 )
             )
@@ -147,8 +156,7 @@ def learning_curves(
         traces += _curves([best], name, label, best.status, names if with_config else (), best=True)
     axis = value_axis(row.get(name, math.nan) for trial in chosen for row in trial.epochs)
     made = figure(traces, height=400, x_title="epoch", y_title=plain(name), yaxis=axis)
-    if all(row["epoch"] <= 20 for trial in chosen for row in trial.epochs):
-        made.update_xaxes(dtick=1 if all(row["epoch"] <= 10 for trial in chosen for row in trial.epochs) else 2)
+    made.update_xaxes(whole_ticks(max((row["epoch"] for trial in chosen for row in trial.epochs), default=1)))
     return made, len(chosen)
 
 
@@ -194,8 +202,17 @@ def value_axis(values: Iterable[float]) -> dict[str, Any]:
     """The axis of a metric: logarithmic where finite values are positive and far apart."""
     finite = [value for value in values if math.isfinite(value)]
     wide = bool(finite) and min(finite) > 0 and max(finite) / min(finite) > WIDE_RATIO
-    # Without a format plotly labels the ticks between powers of ten with a bare digit: 2 for 0.2 and for 20.
-    return {"type": "log", "tickformat": "~g", "minor": {"gridcolor": GRID}} if wide else {"type": "linear"}
+    if not wide:
+        return {"type": "linear"}
+    # Without a format plotly labels the ticks between powers of ten with a bare digit: 2 for 0.2 and for 20. Over few
+    # powers it would label every digit, one upon the other: 1, 2 and 5 are enough.
+    few = {"dtick": "D2"} if math.log10(max(finite) / min(finite)) <= MAX_POWERS_WITH_DIGITS else {}
+    return {"type": "log", "tickformat": "~g", "minor": {"gridcolor": GRID}, **few}
+
+
+def whole_ticks(last: int) -> dict[str, Any]:
+    """The ticks of an axis that counts to `last`, where plotly's own may be halves."""
+    return {"dtick": 1 if last <= 10 else 2} if last <= 20 else {}
 
 
 def time_unit(seconds: float) -> tuple[str, float]:

@@ -65,7 +65,8 @@
   const words = document.getElementById("filter");
   const status = document.getElementById("status");
   const told = document.getElementById("shown");
-  const texts = new Map(rows.map((row) => [row, row.textContent.toLowerCase()]));
+  const wordsOf = (row) => [...row.cells].map((cell) => cell.textContent).join("\n").toLowerCase();
+  const texts = new Map(rows.map((row) => [row, wordsOf(row)]));
   let brushed = null;
 
   function filter() {

@@ -48,15 +48,18 @@ class Page:
         """Add HTML to the end."""
         self.parts += parts
 
-    def plot(self, name: str, figure: go.Figure, *, wide: bool = False, webgl: bool = False) -> str:
-        """The place of a figure; a `wide` one is scrolled on a narrow screen, `webgl` tells that it needs that."""
+    def plot(self, name: str, figure: go.Figure, *, least_width: int = 0, webgl: bool = False) -> str:
+        """The place of a figure; on a screen of less than its least width in pixels it is scrolled.
+
+        `webgl` tells that it needs that.
+        """
         self.figures[name] = figure
         flags = " data-webgl" if webgl else ""
         node = (
-            f'<div class="plot{" wide" if wide else ""}" id="{name}" data-figure="{name}"{flags} '
-            f'style="height:{figure.layout.height}px"></div>'
+            f'<div class="plot" id="{name}" data-figure="{name}"{flags} '
+            f'style="height:{figure.layout.height}px;min-width:{least_width}px"></div>'
         )
-        return f'<div class="scroll">{node}</div>' if wide else node
+        return f'<div class="scroll" tabindex="0">{node}</div>' if least_width else node
 
     def tabbed_plots(self, plots: Mapping[str, tuple[str, go.Figure]]) -> str:
         """Several figures in one place, the first one shown; `plots` maps a label to a name and its figure."""
@@ -124,15 +127,17 @@ def table(headers: Sequence[Cell], rows: Iterable[Row], *, name: str = "") -> st
     for header in headers:
         text = html.escape(header.text)
         heads.append(f'<th class="{header.kind}">{f"<button type=button>{text}</button>" if name else text}</th>')
-    lines = []
-    for row in rows:
-        attributes = "".join(f' {key}="{html.escape(value)}"' for key, value in row.attributes.items())
-        lines.append(f"<tr{attributes}>{''.join(map(_cell, row.cells))}</tr>")
     identifier = f' id="{name}"' if name else ""
     return (
         f'<div class="scroll" tabindex="0"><table{identifier}><thead><tr>{"".join(heads)}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
+        f"<tbody>{''.join(map(table_row, rows))}</tbody></table></div>"
     )
+
+
+def table_row(row: Row) -> str:
+    """A row of a table."""
+    attributes = "".join(f' {key}="{html.escape(value)}"' for key, value in row.attributes.items())
+    return f"<tr{attributes}>{''.join(map(_cell, row.cells))}</tr>"
 
 
 def _cell(cell: Cell) -> str:

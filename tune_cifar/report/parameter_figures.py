@@ -19,12 +19,17 @@ from tune_cifar.sweep.schema import Metric, SweepConfig
 BAR_PIXELS = 34
 MAX_BARS = 24
 MAX_TICKS = 8
+MAX_LINES = 2_000
+# What a label above an axis needs, and a letter of a tick.
+AXIS_PIXELS = 92
+LETTER_PIXELS = 6.6
 
 
 def parallel_coordinates(config: SweepConfig, trials: Sequence[TrialRecord]) -> go.Figure | None:
     """A line a trial through its parameters and its best value, the best ones drawn last and strongest.
 
-    None where no two trials can be compared. `customdata` are the trials' numbers, by which the page filters.
+    None where no two trials can be compared; of more than `MAX_LINES` the best. `customdata` are the trials' numbers,
+    by which the page filters.
     """
     metric = config.metric
     scored = scored_trials(trials, metric)
@@ -32,8 +37,11 @@ def parallel_coordinates(config: SweepConfig, trials: Sequence[TrialRecord]) -> 
         return None
     # Ranks, so that one loss that ran away does not paint all others alike; the worst first, as 0.
     scored.sort(key=lambda trial: trial.best_value(metric) or 0.0, reverse=metric.goal == "minimize")
+    scored = scored[-MAX_LINES:]
     values = [float(trial.best_value(metric) or 0.0) for trial in scored]
     dimensions = [_dimension(parameter) for parameter in searched_parameters(config, scored)]
+    # Ticks stand left of their axis, and what is left of the first one is the margin.
+    left = max((len(text) for dimension in dimensions[:1] for text in dimension.get("ticktext", ())), default=0)
     trace = go.Parcoords(
         dimensions=[*dimensions, _metric_dimension(metric, values)],
         customdata=[trial.number for trial in scored],
@@ -44,11 +52,19 @@ def parallel_coordinates(config: SweepConfig, trials: Sequence[TrialRecord]) -> 
         rangefont={"color": "rgba(0,0,0,0)", "size": 1},
         unselected={"line": {"color": GRID, "opacity": 0.35}},
     )
-    return figure([trace], height=380, margin={"l": 64, "r": 64, "t": 44, "b": 20})
+    return figure(
+        [trace], height=380, margin={"l": max(64, round(10 + LETTER_PIXELS * left)), "r": 64, "t": 44, "b": 20}
+    )
+
+
+def least_width(coordinates: go.Figure) -> int:
+    """The width in pixels at which no label of parallel coordinates lies on the next one."""
+    margin = coordinates.layout.margin
+    return int(margin.l + margin.r + AXIS_PIXELS * (len(coordinates.data[0].dimensions) - 1))
 
 
 def _dimension(parameter: SearchedParameter) -> dict[str, Any]:
-    label = plain(parameter.name.rpartition(".")[2])
+    label = plain(parameter.label)
     numbers = parameter.numbers
     if parameter.categories:
         texts = [str(category) for category in parameter.categories]
@@ -100,7 +116,7 @@ def importance_bars(importances: Importances) -> go.Figure:
     shares = [importances.shares[name] for name in names]
     bars = go.Bar(
         x=rounded(shares),
-        y=[plain(name) for name in names],
+        y=[plain(name.rpartition(".")[2]) for name in names],
         orientation="h",
         marker={"color": ACCENT},
         text=[f"{share:.0%}" for share in shares],
@@ -127,7 +143,8 @@ def correlation_bars(importances: Importances, metric: Metric) -> go.Figure:
         customdata=[f"{correlation.p_value:.2g}" for correlation in shown],
         hovertemplate="%{y}: %{x:.2f} (p = %{customdata})<extra></extra>",
     )
-    return _bars(bars, len(shown), {"range": [-1.25, 1.25], "tickvals": [-1, -0.5, 0, 0.5, 1]}, "rank correlation")
+    axis = {"range": [-1.5, 1.5], "tickvals": [-1, -0.5, 0, 0.5, 1]}  # with room for the number beside a bar of 1
+    return _bars(bars, len(shown), axis, "rank correlation")
 
 
 def _bars(bars: go.Bar, number: int, axis: dict[str, Any], title: str) -> go.Figure:

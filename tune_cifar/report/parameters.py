@@ -30,6 +30,11 @@ class SearchedParameter:
     listed: tuple[float, ...]
 
     @property
+    def label(self) -> str:
+        """The name without its groups, which change nothing in a trial and would leave a plot no room."""
+        return self.name.rpartition(".")[2]
+
+    @property
     def varies(self) -> bool:
         """Whether two trials differ in it."""
         return len(set(map(repr, self.values))) > 1
@@ -44,12 +49,12 @@ class SearchedParameter:
     def indicators(self) -> dict[str, list[float]]:
         """The columns that a model is given: the numbers, or for each category 1 where a trial has it and else 0.
 
-        The keys are names for people: of a category, `model = ResNet34`.
+        The keys are names for people, without groups: of a category, `model = ResNet34`.
         """
         if not self.categories:
-            return {self.name: self.numbers}
+            return {self.label: self.numbers}
         return {
-            f"{self.name} = {category}": [float(value == category) for value in self.values]
+            f"{self.label} = {category}": [float(value == category) for value in self.values]
             for category in self.categories
         }
 

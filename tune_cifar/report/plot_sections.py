@@ -16,9 +16,17 @@ from tune_cifar.report.importance import (
 from tune_cifar.report.lessons import LEAST_EXPLAINED
 from tune_cifar.report.mistakes import Mistakes
 from tune_cifar.report.page import Page, section
-from tune_cifar.report.parameter_figures import correlation_bars, importance_bars, parallel_coordinates
+from tune_cifar.report.parameter_figures import (
+    MAX_BARS,
+    MAX_LINES,
+    correlation_bars,
+    importance_bars,
+    least_width,
+    parallel_coordinates,
+)
 from tune_cifar.report.search_files import SearchFiles
 from tune_cifar.report.words import count
+from tune_cifar.results import ENDED
 from tune_cifar.sweep.schema import Metric
 
 
@@ -36,7 +44,10 @@ def progress(search: SearchFiles, page: Page) -> str:
     shown = next(iter(curves.values()))[1]
     note = "A line a trial; its last epoch has the mark of what became of it."
     if shown < len(trials):
-        note += f" The first {shown} of {len(trials)} trials and the best one are drawn."
+        note += f" Of {len(trials):,} trials {shown:,} are drawn: the best one and the first."
+    unmarked = sum(trial.status in ENDED and trial.best_value(metric) is None for trial in trials)
+    if unmarked:
+        note += f" {count(unmarked, 'trial')} ended before the first {metric.name} that could be drawn."
     plots = {name: (f"curves-{place}", made) for place, (name, (made, _)) in enumerate(curves.items())}
     timed = "Time counts while at least one trial is trained."
     return section("Best so far", page.tabbed_plots(best_plots), note=timed) + section(
@@ -56,11 +67,15 @@ def _coordinates(search: SearchFiles, page: Page) -> str:
     if made is None:
         return ""
     note = "A line a trial, the bluer the better. Drag along an axis to choose trials, here and in the table below."
-    left_out = len(search.own_trials) - len(scored_trials(search.own_trials, search.metric))
+    scored = len(scored_trials(search.own_trials, search.metric))
+    left_out = len(search.own_trials) - scored
+    if scored > MAX_LINES:
+        note += f" The best {MAX_LINES:,} of {scored:,} are drawn."
     if left_out:
         note += f" Left out: {count(left_out, 'trial')} without a result that counts."
     webgl = '<p class="note" id="no-webgl" hidden>This browser has no WebGL, which this plot is drawn with.</p>'
-    return section("Parallel coordinates", webgl, page.plot("parallel", made, wide=True, webgl=True), note=note)
+    plot = page.plot("parallel", made, least_width=least_width(made), webgl=True)
+    return section("Parallel coordinates", webgl, plot, note=note)
 
 
 def _importance(found: Importances, metric: Metric, page: Page) -> str:
@@ -69,7 +84,7 @@ def _importance(found: Importances, metric: Metric, page: Page) -> str:
         return section("Importance", note=f"{why}; there are {count(found.num_trials, 'trial')} with a result.")
     note = (
         f"Impurity importance in a random forest that predicts the rank of {metric.name} from the parameters of "
-        f"{found.num_trials} trials, the values of a category added up. "
+        f"{found.num_trials:,} trials, the values of a category added up. "
     )
     if found.unseen_r2 < LEAST_EXPLAINED:
         note += "It does not predict trials that it has not seen, so these bars say little"
@@ -85,9 +100,11 @@ def _correlation(found: Importances, metric: Metric, page: Page) -> str:
         return section("Correlation", note=why)
     worth = "higher" if metric.goal == "maximize" else "lower"
     note = (
-        f"Spearman's, with {metric.name}, of {found.num_trials} trials. Blue: more of it goes with a better "
+        f"Spearman's, with {metric.name}, of {found.num_trials:,} trials. Blue: more of it goes with a better "
         f"({worth}) value; orange: with a worse one. It sees each parameter alone, and only trends."
     )
+    if len(found.correlations) > MAX_BARS:
+        note += f" The strongest {MAX_BARS} of {len(found.correlations)} are drawn."
     return section("Correlation", page.plot("correlation", correlation_bars(found, metric)), note=note)
 
 
@@ -105,8 +122,8 @@ def mistakes_on_test_images(mistakes: Mistakes, page: Page) -> str:
         pictures.append(
             f'<li title="test image {mistake.row}"><img alt="{label} taken for {predicted}" '
             f'src="data:image/png;base64,{html.escape(mistake.png_base64)}">'
-            f'<span class="wrong">{predicted} {mistake.predicted_probability:.0%}</span><br>'
-            f'<span class="true">is {label} {mistake.label_probability:.1%}</span></li>'
+            f'<span class="wrong">{predicted} ({mistake.predicted_probability:.0%})</span><br>'
+            f'<span class="true">is {label} ({mistake.label_probability:.1%})</span></li>'
         )
     grid = f'<ul class="mistakes">{"".join(pictures)}</ul>'
     told = "The mistakes with the least probability of the true class: what the model says, and what the image is."

@@ -87,7 +87,7 @@ def best_configuration(search: SearchFiles) -> str:
     """The parameters of the best trial, those that were searched first, and what the search teaches."""
     best = search.best
     if best is None:
-        return section("Best configuration", note="No trial has ended with a result yet.")
+        return section("Best configuration", note=no_result(search))
     config = flatten(best.config)
     varied = {name: show_value(config[name]) for name in search.varied_names}
     constant = {name: show_value(value) for name, value in config.items() if name not in varied}
@@ -96,6 +96,14 @@ def best_configuration(search: SearchFiles) -> str:
     kept = search.kept_model
     model = f'<h3>Model</h3><p class="path">{html.escape(kept.model)}</p>' if kept else ""
     return section("Best configuration", definitions(varied, "varied"), definitions(constant), words, model)
+
+
+def no_result(search: SearchFiles) -> str:
+    """What to say where there is no best trial."""
+    if search.state == "running":
+        return "No trial has ended with a result yet."
+    counts = ", ".join(f"{number} {status}" for status, number in count_by_status(search.trials).items())
+    return f"No trial ended with a result that counts{f': {counts}' if counts else ''}."
 
 
 def finalists_table(search: SearchFiles) -> str:
@@ -148,7 +156,11 @@ def published(search: SearchFiles) -> str:
 def provenance(search: SearchFiles) -> str:
     """What is needed to run the search again: the sweep file, the flags, the data and the versions."""
     given = {name: value for name, value in vars(search.settings).items() if value is not None}
-    flags = {f"--{name.replace('_', '-')}": _words_of(value) for name, value in given.items()}
+    # As they are typed: no digits in groups.
+    flags = {
+        f"--{name.replace('_', '-')}": ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in given.items()
+    }
     file = f"<h3>{html.escape(search.config.path.name)}</h3><pre>{html.escape(search.sweep_text)}</pre>"
     lists = {"Flags": flags}
     if search.summary:
@@ -160,6 +172,4 @@ def provenance(search: SearchFiles) -> str:
 
 
 def _words_of(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else show_value(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
