@@ -136,6 +136,25 @@ def test_long_names_are_not_cut_and_make_no_page_wider(reader: Reader, tmp_path:
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(sorted(titles)))
 
 
+def test_paper_is_white_and_shows_all_columns(reader: Reader, report: Path) -> None:
+    reader.open(report, scheme="dark")
+    reader.run(
+        """window.printed = [];
+        window.addEventListener('beforeprint', () => {
+            const stroke = document.querySelector('#best-over-trials .lines .js-line');
+            window.printed.push(getComputedStyle(stroke).stroke);
+        });"""
+    )
+    reader.driver.execute_cdp_cmd("Page.printToPDF", {})
+    assert reader.run("return window.printed") == ["rgb(31, 35, 40)"]
+    reader.wait("return document.getElementById('best-over-trials').layout.font.color === '#e6edf3'")
+    reader.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", "features": []})
+    overflows = reader.run("return getComputedStyle(document.getElementById('trials').parentElement).overflowX")
+    page = reader.run("return getComputedStyle(document.body).color")
+    reader.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    assert (overflows, page) == ("visible", "rgb(31, 35, 40)")
+
+
 def test_no_two_columns_of_the_table_have_one_name(reader: Reader, tmp_path: Path) -> None:
     trials = make_trials()
     for trial in trials:

@@ -6,9 +6,10 @@
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   const coarse = window.matchMedia("(pointer: coarse)");
   const drawn = new Set();
+  let printing = false; // on paper, which is white
 
   function inColoursOfPage(value) {
-    if (typeof value === "string") return (dark.matches && darkColours[value]) || value;
+    if (typeof value === "string") return (dark.matches && !printing && darkColours[value]) || value;
     if (Array.isArray(value)) return value.map(inColoursOfPage);
     if (value === null || typeof value !== "object") return value;
     return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, inColoursOfPage(part)]));
@@ -57,6 +58,12 @@
 
   drawWithin(document);
   dark.addEventListener("change", () => drawn.forEach(draw));
+  for (const [event, onPaper] of [["beforeprint", true], ["afterprint", false]]) {
+    window.addEventListener(event, () => {
+      printing = onPaper;
+      if (dark.matches) drawn.forEach(draw);
+    });
+  }
 
   const table = document.getElementById("trials");
   if (!table) return;
