@@ -299,4 +299,12 @@ def test_the_comparison_is_drawn(reader: Reader, report: Path, tmp_path: Path) -
         "resnets",
         "other",
     ]
+    # A search with one value has no line, but a mark.
+    alone = make_search(tmp_path / "alone", make_trials(1, seed=5))
+    write_page(path, make_comparison([read_search(report.parent), read_search(alone)], tmp_path))
+    reader.open(path)
+    marks = """return [...document.querySelectorAll('#best-over-trials .points path')]
+        .map((one) => getComputedStyle(one).fill)"""
+    assert "rgb(188, 76, 0)" in reader.run(marks)
+    assert reader.run("return document.getElementById('curves-val_loss')._fullLayout.xaxis.dtick") == 1
     assert reader.complaints() == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -259,11 +260,22 @@ def test_what_makes_searches_hard_to_compare_is_told(
 ) -> None:
     sweep = SWEEP.replace("{name: val_loss, goal: minimize}", "{name: val_accuracy, goal: maximize}")
     classes = make_predictions(("cat", "dog"))
-    other = make_search(tmp_path / "resnets", make_trials(9), sweep=sweep, predictions=classes, fingerprint="sha256:1")
+    fewer = dataclasses.replace(SETTINGS, train_images=500)
+    folder = tmp_path / "resnets"
+    other = make_search(
+        folder, make_trials(9), sweep=sweep, settings=fewer, predictions=classes, fingerprint="sha256:1"
+    )
     running = make_search(tmp_path / "running", make_trials(4), state="running")
     page = _compare(tmp_path, monkeypatch, capsys, finished, other, running)
     assert "different metrics (minimize val_loss, maximize val_accuracy, minimize val_loss)" in page.text
     assert "different images" in page.text
+    assert "different numbers of training images (--train-images: all, 500, all)" in page.text
+    best = json.loads((finished / "summary.json").read_text())["best"]
+    told = (
+        rf"best by its metric .* val_loss {best['val_loss']:.4f} {best['val_accuracy']:.2%} .* val_accuracy 0\.\d{{4}} "
+    )
+    assert re.search(told, page.text)
+    assert "best of all trials, also of those that a search does not choose" in page.text
     assert "Not every search is complete" in page.text
     assert "Accuracy of each class" not in page.text
     assert "Best val_accuracy so far" in page.text

@@ -11,10 +11,11 @@ from urllib.parse import quote
 import plotly.graph_objects as go
 
 from tune_cifar.errors import UserError
-from tune_cifar.report.figures import best_moments, rounded, time_unit, value_axis
+from tune_cifar.report.figures import best_moments, rounded, time_unit, value_axis, whole_ticks
 from tune_cifar.report.importance import scored_trials
 from tune_cifar.report.page import Cell, Page, Row, section, table
 from tune_cifar.report.search_files import SearchFiles
+from tune_cifar.report.sections import no_result
 from tune_cifar.report.style import SERIES, figure, plain
 from tune_cifar.report.tables import REPORT_FILE
 from tune_cifar.report.words import count, show_config, show_seconds
@@ -44,6 +45,8 @@ def make_comparison(searches: Sequence[SearchFiles], folder: Path) -> Page:
         "over time": ("best-over-time", _best_over_time(searches, labels, metric)),
     }
     note = "Over the trials in their order, or over the time in which at least one trial was trained."
+    if not same:
+        note += " It is the best of all trials, also of those that a search does not choose by its own metric."
     page.add(section(f"Best {metric.name} so far", page.tabbed_plots(plots), note=note))
     spread = page.plot("spread", _spread(searches, labels, metric))
     page.add(section(f"All trials' best {metric.name}", spread, note="A point a trial that finished or was stopped."))
@@ -63,7 +66,9 @@ def _labels(searches: Sequence[SearchFiles]) -> list[str]:
 
 
 def _overview(searches: Sequence[SearchFiles], labels: Sequence[str], metric: Metric, folder: Path) -> str:
-    headers = [Cell("search"), Cell("state"), Cell("trials", kind="number"), Cell(f"best {metric.name}", kind="number")]
+    same = all(search.metric == metric for search in searches)
+    found = f"best {metric.name}" if same else "best by its metric"
+    headers = [Cell("search"), Cell("state"), Cell("trials", kind="number"), Cell(found, kind="number")]
     headers += [Cell(text, kind="number") for text in ("val. accuracy", "test accuracy", "epochs", "time")]
     headers.append(Cell("best configuration"))
     values = [_best_value(search, metric) for search in searches]
@@ -71,12 +76,15 @@ def _overview(searches: Sequence[SearchFiles], labels: Sequence[str], metric: Me
     rows = []
     for search, label, value in zip(searches, labels, values, strict=True):
         is_best = value is not None and value == metric.best(finite)
-        rows.append(Row(_overview_cells(search, label, value, folder), {"class": "best"} if is_best else {}))
+        cells = _overview_cells(search, label, folder, with_metric=not same)
+        rows.append(Row(cells, {"class": "best"} if is_best else {}))
     return section("Results", table(headers, rows))
 
 
-def _overview_cells(search: SearchFiles, label: str, value: float | None, folder: Path) -> list[Cell]:
+def _overview_cells(search: SearchFiles, label: str, folder: Path, *, with_metric: bool) -> list[Cell]:
     best = search.best
+    value = _best_value(search, search.metric)
+    told = f"{search.metric.name} " if with_metric else ""
     epoch = (best.best_epoch(search.metric) if best else None) or {}
     test = search.kept_model.test_accuracy if search.kept_model else None
     report = search.folder / REPORT_FILE
@@ -84,13 +92,13 @@ def _overview_cells(search: SearchFiles, label: str, value: float | None, folder
     _, seconds = best_moments(search.trials, search.metric)
     numbers = [
         f"{len(search.trials):,}",
-        "" if value is None else show_score(value),
+        "" if value is None else f"{told}{show_score(value)}",
         f"{epoch['val_accuracy']:.2%}" if epoch else "",
         f"{test:.2%}" if test is not None else "",
         f"{sum(len(trial.epochs) for trial in search.trials):,}",
         show_seconds(seconds),
     ]
-    words = show_config(flatten(best.config), search.varied_names) if best else "no trial has a result yet"
+    words = show_config(flatten(best.config), search.varied_names) if best else no_result(search)
     return [
         Cell(label, link=link),
         Cell(search.state, kind=search.state),
@@ -110,6 +118,10 @@ def _warnings(searches: Sequence[SearchFiles], *, same: bool) -> str:
     if not same:
         told = ", ".join(f"{search.metric.goal} {search.metric.name}" for search in searches)
         lines.append(f"The searches optimize different metrics ({told}), so they are compared by val_accuracy.")
+    numbers = {search.settings.train_images for search in searches}
+    if len(numbers) > 1:
+        told = ", ".join(str(search.settings.train_images or "all") for search in searches)
+        lines.append(f"The searches were run with different numbers of training images (--train-images: {told}).")
     prints = {search.summary.data.fingerprint for search in searches if search.summary}
     if len(prints) > 1:
         lines.append("The searches were run on different images, so their scores may not compare.")
@@ -126,8 +138,13 @@ def _best_over_trials(searches: Sequence[SearchFiles], labels: Sequence[str], me
         for trial in scored:
             best.append(metric.best([*best[-1:], trial.best_value(metric) or 0.0]))
         values += best
-        traces.append(_steps([float(trial.number) for trial in scored], best, label, colour, "trial", metric))
-    return figure(traces, height=360, x_title="trial", y_title=plain(metric.name), yaxis=value_axis(values))
+        numbers = [float(trial.number) for trial in scored]
+        if numbers:  # trials without a value leave the best as it was
+            numbers, best = [*numbers, float(search.own_trials[-1].number)], [*best, best[-1]]
+        traces.append(_steps(numbers, best, label, colour, "trial", metric))
+    ticks = whole_ticks(max((search.own_trials[-1].number for search in searches if search.own_trials), default=1))
+    axis = value_axis(values)
+    return figure(traces, height=360, x_title="trial", y_title=plain(metric.name), xaxis=ticks, yaxis=axis)
 
 
 def _best_over_time(searches: Sequence[SearchFiles], labels: Sequence[str], metric: Metric) -> go.Figure:
@@ -147,9 +164,11 @@ def _steps(x: Sequence[float], y: Sequence[float], label: str, colour: str, unit
     return go.Scatter(
         x=rounded(x),
         y=rounded(y),
-        mode="lines",
+        mode="lines+markers",
         name=plain(label),
         line={"color": colour, "width": 2, "shape": "hv"},
+        # A search with a single value has no line.
+        marker={"color": colour, "size": [0] * (len(x) - 1) + [6] * min(1, len(x)), "opacity": 1},
         hovertemplate=f"{unit} %{{x}}: {plain(metric.name)} %{{y}}<extra>{plain(label)}</extra>",
     )
 
@@ -200,8 +219,10 @@ def _best_curves(searches: Sequence[SearchFiles], labels: Sequence[str], name: s
                 hovertemplate=f"epoch %{{x}}: {name} %{{y}}<extra>{plain(label)}</extra>",
             )
         )
-    axis = value_axis(row[name] for search in searches if search.best for row in search.best.epochs)
-    return figure(traces, height=360, x_title="epoch", y_title=name, yaxis=axis)
+    shown = [row for search in searches if search.best for row in search.best.epochs]
+    ticks = whole_ticks(max((row["epoch"] for row in shown), default=1))
+    axis = value_axis(row[name] for row in shown)
+    return figure(traces, height=360, x_title="epoch", y_title=name, xaxis=ticks, yaxis=axis)
 
 
 def _classes(searches: Sequence[SearchFiles], labels: Sequence[str], page: Page) -> str:
