@@ -249,6 +249,34 @@ def test_a_brush_on_an_axis_filters_the_table_also_after_a_change_of_colours(rea
     assert kept == pytest.approx([low, high])
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_stands_out_from_what_is_behind_it(reader: Reader, report: Path, scheme: str) -> None:
+    reader.open(report, scheme="dark" if scheme == "dark" else "light")
+    faint = reader.run(
+        """const channels = (text) => text.match(/[0-9.]+/g).map(Number);
+        const luminance = (rgb) => rgb.slice(0, 3).map((c) => c / 255)
+            .map((c) => (c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
+            .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+        const behind = (element) => {
+            for (let one = element; one; one = one.parentElement) {
+                const colour = channels(getComputedStyle(one).backgroundColor);
+                if (colour.length === 3) return colour;
+            }
+        };
+        const contrast = (text, element) => {
+            const [low, high] = [luminance(channels(text)), luminance(behind(element))].sort((a, b) => a - b);
+            return (high + 0.05) / (low + 0.05);
+        };
+        const texts = [...document.querySelectorAll('h1, h2, h3, p, li, dt, dd, th, td, span, button, code, svg text')]
+            .filter((one) => one.textContent.trim() && !one.closest('[hidden], .axis-extent'))
+            .map((one) => [one.textContent, getComputedStyle(one)[one.closest('svg') ? 'fill' : 'color'], one]);
+        const field = document.getElementById('filter');
+        texts.push(['placeholder', getComputedStyle(field, '::placeholder').color, field]);
+        return texts.filter(([, colour, one]) => contrast(colour, one) < 4.5).map((one) => one.slice(0, 2));"""
+    )
+    assert faint == []
+
+
 @pytest.mark.parametrize(("scheme", "page", "line"), [("light", [245, 247, 250], 0), ("dark", [13, 17, 23], 255)])
 def test_page_and_plots_are_light_or_dark_with_the_system(
     reader: Reader, report: Path, scheme: str, page: list[int], line: int
