@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+from collections.abc import Collection, Iterator
 
 AWS_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SESSION_TOKEN")
 SECRET_VARIABLES = (
@@ -32,3 +34,13 @@ def scrub(text: str) -> str:
 def environment_without_secrets() -> dict[str, str]:
     """This process's environment less every known key, for a child process that needs none."""
     return {name: value for name, value in os.environ.items() if name not in SECRET_VARIABLES}
+
+
+@contextlib.contextmanager
+def hidden_variables(names: Collection[str]) -> Iterator[None]:
+    """While the context lasts, this process's environment has no variable of these names."""
+    kept = {name: os.environ.pop(name) for name in names if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ.update(kept)

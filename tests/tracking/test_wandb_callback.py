@@ -326,6 +326,42 @@ def test_online_rows_config_tags_and_exit_codes_arrive(
     assert (good.exit_code, bad.exit_code) == (0, 1)
 
 
+LEFT_OVER = {
+    "WANDB_RUN_ID": "an/other",
+    "WANDB_SWEEP_ID": "another",
+    "WANDB_RESUME": "true",
+    "WANDB_RESUME_FROM": "another?_step=3",
+    "WANDB_LAUNCH": "true",
+    "WANDB_NAME": "another",
+    "WANDB_NOTES": "others",
+    "WANDB_TAGS": "another,more",
+    "WANDB_RUN_GROUP": "others",
+    "WANDB_PROJECT": "others",
+    "WANDB_ENTITY": "others",
+}
+
+
+def test_what_the_environment_says_of_another_run_is_not_taken_for_ours(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in LEFT_OVER.items():
+        monkeypatch.setenv(name, value)
+    callback = make_callback(mode="online", notes="ours", tags=("cifar",), sweep_id="sweep1")
+    trials = [FakeTrial("t1"), FakeTrial("t2")]
+    for trial in trials:
+        log_epochs(callback, trial, 1, **LAST)
+        callback.log_trial_end(trial)
+    callback.on_experiment_end(trials)
+    assert callback.amend("t1", trials[0].config, Amendment("best", {}, None))
+    assert set(server.runs) == {"my-search-t1", "my-search-t2"}
+    for run, number in zip(server.runs.values(), (1, 2), strict=True):
+        assert (run.project, run.entity, run.sweep) == ("cifar", "tester", "sweep1")
+        assert (run.display_name, run.group, run.notes) == (f"{number}-ResNet18-lr0.0042", "my search", "ours")
+        assert len(run.metrics) == 2
+    assert [run.tags for run in server.runs.values()] == [["cifar", "best"], ["cifar"]]
+    assert {name: os.environ[name] for name in LEFT_OVER} == LEFT_OVER
+
+
 def test_an_online_run_goes_on_after_an_interruption_without_a_row_twice_or_lost(
     make_callback: Callable[..., SearchWandbCallback], server: WandbServer
 ) -> None:

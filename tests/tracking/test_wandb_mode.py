@@ -98,6 +98,23 @@ def test_a_malformed_key_is_refused_and_not_shown(
     assert key not in str(error.value)
 
 
+@pytest.mark.parametrize("requested", [None, "online", "offline"])
+@pytest.mark.parametrize(
+    ("variable", "value", "problem"),
+    [
+        ("WANDB_BASE_URL", "localhost:8080", "base_url: URL scheme should be 'http' or 'https'"),
+        ("WANDB_SILENT", "maybe", "silent: Input should be a valid boolean"),
+    ],
+)
+def test_a_setting_that_the_client_refuses_is_the_users_mistake(
+    variable: str, value: str, problem: str, requested: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UserError, match=problem) as error:
+        choose_mode(requested)
+    assert "\n" not in str(error.value)
+
+
 def test_sync_command_uploads_every_offline_run(
     make_callback: Callable[..., SearchWandbCallback], server: WandbServer, tmp_path: Path
 ) -> None:

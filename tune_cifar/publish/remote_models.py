@@ -14,7 +14,7 @@ from tune_cifar.publish.hugging_face_target import parse_hugging_face
 from tune_cifar.publish.model_file import MODEL_SUFFIXES
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 from tune_cifar.publish.target import Say
-from tune_cifar.tracking.wandb_mode import choose_mode, silence_client
+from tune_cifar.tracking.wandb_mode import choose_mode, set_up_client
 
 SOURCES = (
     "results/NAME, FOLDER/, MODEL.pth or .safetensors, s3://…, gs://…, hf://ORG/NAME, wandb:ENTITY/PROJECT/NAME:ALIAS"
@@ -98,7 +98,7 @@ def _in_wandb(source: str, policy: RetryPolicy) -> RemoteModel:
         choose_mode("online")
     except UserError as error:
         raise UserError(f"{source} needs a W&B key: {error}") from None
-    silence_client()
+    set_up_client()
     import wandb
 
     try:

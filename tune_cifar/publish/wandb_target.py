@@ -13,7 +13,7 @@ from tune_cifar.publish.bundle import Bundle
 from tune_cifar.publish.record import PublishedModel
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 from tune_cifar.publish.target import Receipt, Say
-from tune_cifar.tracking.wandb_mode import choose_mode, silence_client
+from tune_cifar.tracking.wandb_mode import choose_mode, set_up_client
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class WandbTarget:
             return Receipt(recorded.uri, recorded.id, existed=True)
         import wandb
 
-        silence_client()
+        set_up_client()
         try:
             with self._run() as run:
                 artifact = run.log_artifact(self._artifact(bundle), aliases=["best", self.search.name])

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from tune_cifar.errors import UserError
 from tune_cifar.runner.ray_address import answers, cluster_address, left_address
 from tune_cifar.runner.ray_token import provide_token
 from tune_cifar.runner.resources import NodeResources
-from tune_cifar.scrubbing import AWS_VARIABLES, SECRET_VARIABLES
+from tune_cifar.scrubbing import AWS_VARIABLES, SECRET_VARIABLES, hidden_variables
 
 OBJECT_STORE_BYTES = 1 << 30
 """Room for the images of a local search (CIFAR-10 is 184 MB); Ray's own choice is a third of the memory."""
@@ -51,7 +51,9 @@ def ray_session(*, uses_bucket: bool = False) -> Iterator[RaySession]:
         description = _join(address, quiet)
     else:
         provide_token()
-        with _without_keys(AWS_VARIABLES if uses_bucket else ()), _on_loopback():
+        # Ray's processes, and the trials in them, inherit this process's environment, and no other key is of use there.
+        keys = set(SECRET_VARIABLES) - set(AWS_VARIABLES if uses_bucket else ())
+        with hidden_variables(keys), _on_loopback():
             ray.init(address="local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
         description = "a Ray of its own on this machine" + _note_on_a_left_one()
     # Ray put a handler of its own in place, which ends the process on the spot with nothing saved (ray 2.60).
@@ -69,17 +71,6 @@ def _set_trial_environment() -> None:
     # A process has threads before a trial can ask the C library for one arena (trial/memory.py), and each trial has a
     # new thread: with an arena each, all of which keep what was freed, a process grew to 4.5 GiB over 40 trials.
     class_cache.DEFAULT_ENV_VARS["MALLOC_ARENA_MAX"] = "1"
-
-
-@contextlib.contextmanager
-def _without_keys(needed: Collection[str] = ()) -> Iterator[None]:
-    """Ray's processes, and the trials in them, inherit this process's environment, and no other key is of use there."""
-    hidden = [name for name in SECRET_VARIABLES if name in os.environ and name not in needed]
-    kept = {name: os.environ.pop(name) for name in hidden}
-    try:
-        yield
-    finally:
-        os.environ.update(kept)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from tune_cifar.results import ENDED, TrialRecord
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.tracking.run_writer import RunWriter
 from tune_cifar.tracking.trial_history import TrialHistory
-from tune_cifar.tracking.wandb_mode import Mode, silence_client
+from tune_cifar.tracking.wandb_mode import Mode, set_up_client
 from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, find_run, run_id, run_name
 
 # The code by which W&B itself marks a script ended by Ctrl-C, shown as "killed" until the run goes on.
@@ -174,7 +174,7 @@ class SearchWandbCallback(WandbLoggerCallback):  # type: ignore[misc]  # Ray has
     def setup(self, *args: Any, **info: Any) -> None:
         """Quiet the client; Ray's own would look for a key and store it in the environment."""
         if self.mode != "disabled":
-            silence_client()
+            set_up_client()
 
     def log_trial_start(self, trial: Trial) -> None:
         """Open the trial's run, unless it is open (a trial retried after an error)."""

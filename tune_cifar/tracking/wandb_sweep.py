@@ -17,7 +17,7 @@ from tune_cifar.errors import UserError
 from tune_cifar.files import replace_text
 from tune_cifar.saved_json import read_json
 from tune_cifar.sweep.schema import CurveStopping, SweepConfig
-from tune_cifar.tracking.wandb_mode import silence_client
+from tune_cifar.tracking.wandb_mode import set_up_client
 
 SWEEP_FILE = "wandb-sweep.json"
 """Stands in the search's folder, so that a resumed search goes on with its sweep."""
@@ -73,7 +73,7 @@ def open_sweep(
         "projectName": project,
     }
     try:
-        silence_client()
+        set_up_client()
         answer = _ask(_CREATE, variables, timeout_seconds)["upsertSweep"]["sweep"]
         place = answer["project"]
         entity = place["entity"]["name"]
