@@ -84,6 +84,12 @@ def test_the_sweep_says_where_it_is_also_where_flags_moved_it(server: WandbServe
     assert (served.project, served.entity) == ("moved", "other")
 
 
+def test_the_sweeps_address_can_be_followed_whatever_the_project_is_called(server: WandbServer, tmp_path: Path) -> None:
+    sweep, line = open_sweep(read(tmp_path), "Über all", tmp_path)
+    assert sweep is not None, line
+    assert (sweep.project, sweep.url) == ("Über all", f"{server.url}/team/%C3%9Cber%20all/sweeps/sweep1")
+
+
 def test_a_resumed_search_goes_on_with_its_sweep_and_finishes_it_once(server: WandbServer, tmp_path: Path) -> None:
     config = read(tmp_path)
     first, _ = open_sweep(config, "cifar", tmp_path)

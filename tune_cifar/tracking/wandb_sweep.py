@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import wandb
 import yaml
@@ -77,7 +78,10 @@ def open_sweep(
         answer = _ask(_CREATE, variables, timeout_seconds)["upsertSweep"]["sweep"]
         place = answer["project"]
         entity = place["entity"]["name"]
-        url = f"{wandb.setup().settings.app_url}/{entity}/{place['name']}/sweeps/{answer['name']}"
+        page = quote(
+            f"{entity}/{place['name']}/sweeps/{answer['name']}"
+        )  # a name may have spaces, and ends a link there
+        url = f"{wandb.setup().settings.app_url}/{page}"
         sweep = WandbSweep(answer["id"], answer["name"], place["name"], entity, url)
     except Exception as error:  # whatever it is, the runs are still grouped by the search's name
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
