@@ -9,9 +9,12 @@ import pytest
 import ray
 from ray import tune
 
-from tests.tracking.wandb_helpers import epoch_result, read_run, run_files
+from tests.tracking.wandb_helpers import FakeTrial, epoch_result, read_run, run_files
 from tune_cifar.runner.search_log import SearchLog
+from tune_cifar.sweep.load import load_sweep
 from tune_cifar.tracking.wandb_callback import SearchWandbCallback
+from tune_cifar.tracking.wandb_search import make_callback
+from tune_cifar.trial.config import EPOCH_METRICS, check_parameter
 
 
 @pytest.fixture
@@ -86,3 +89,17 @@ def test_a_real_search(fresh_client: None, small_ray: None, tmp_path: Path) -> N
         assert run.group == "real"
     assert runs["diverges"].tags == ["diverged"]
     assert (tmp_path / "storage" / "real").is_dir()
+
+
+def test_a_resumed_search_which_has_a_copy_of_its_file_keeps_the_notes_of_its_runs(
+    fresh_client: None, tmp_path: Path
+) -> None:
+    folder = tmp_path / "tutorial"
+    for name in ("mine.yaml", "sweep.yaml"):
+        file = tmp_path / name
+        file.write_text("{method: random, parameters: {lr: {min: 0.1, max: 0.2}}}")
+        config = load_sweep(file, check_parameter, EPOCH_METRICS)
+        callback = make_callback(config, folder, "offline", "digits", SearchLog("val_loss"), ["lr"])
+        callback.log_trial_start(FakeTrial(file.stem))
+        callback.on_experiment_end([])
+    assert {read_run(file).notes for file in run_files(folder)} == {"A trial of the search tutorial on digits"}

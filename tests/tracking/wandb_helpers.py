@@ -35,6 +35,7 @@ class LoggedRun:
     name: str
     group: str
     exit_code: int | None
+    notes: str = ""
 
 
 def epoch_result(epoch: int, rows_per_epoch: int = 2, **changes: Any) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def read_run(file: Path) -> LoggedRun:
         if record["type"] == "run":
             logged.config = content.get("config", {}).get("update", logged.config)
             logged.tags = content.get("tags", logged.tags)
+            logged.notes = content.get("notes", logged.notes)
             # One that was opened again online does not repeat them.
             logged.name, logged.group = content.get("display_name", logged.name), content.get("run_group", logged.group)
         elif record["type"] == "history":

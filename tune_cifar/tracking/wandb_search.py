@@ -48,7 +48,7 @@ def make_callback(
         log=log,
         metric=config.metric.name,
         goal=config.metric.goal,
-        notes=config.description or f"A trial of the search {folder.name} ({config.path.name}) on {data_name}",
+        notes=config.description or f"A trial of the search {folder.name} on {data_name}",
         tags=[tag for tag in (config.method, data_name[:MAX_TAG_CHARACTERS]) if tag],
         free_parameters=free_parameters,
         sweep_id=sweep.name if sweep else None,
