@@ -184,6 +184,36 @@ def test_a_narrow_terminal_has_no_bar() -> None:
 
 
 @pytest.mark.parametrize(
+    ("width", "header"),
+    [
+        (40, "epoch % val_loss time"),
+        (80, "model lr batch_size epoch % val_loss at epoch time"),
+        (110, "model lr batch_size lr_schedule nesterov epoch % val_loss at epoch time"),
+        (140, "model lr batch_size lr_schedule nesterov epoch % images/s val_loss at epoch time"),
+    ],
+)
+def test_a_terminal_too_narrow_for_all_parameters_shows_fewer_and_cuts_none(width: int, header: str) -> None:
+    records = [_record(1, "finished", [0.5] * 4), _record(2, "running", [0.4])]
+    for record in records:
+        even = record.number % 2 == 0
+        record.config = {
+            "model": f"ResNet{record.number}8",
+            "lr": record.number / 1000,
+            "batch_size": record.number * 32,
+            "lr_schedule": "cosine" if even else "constant",
+            "nesterov": even,
+            "epochs": 4,
+        }
+    running = {"t2": EpochProgress(2, 0.5, 1234.0)}
+    progress, output = _progress(*records, terminal=True, width=width, running=running)
+    _draw(progress)
+    lines = _last_table(output)
+    assert " ".join(lines[0].split()) == header
+    assert (lines[1].split()[1], lines[2].split()[1]) == ("finished", "running")
+    assert not any("…" in line or len(line) > width for line in lines)
+
+
+@pytest.mark.parametrize(
     ("progress", "shown"),
     [
         (None, "3/4 0%"),

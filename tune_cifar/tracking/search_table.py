@@ -53,16 +53,18 @@ class SearchTable:
         repeated = self._finalists(records)[: max(3, console.height // 3)]
         room = max(3, console.height - 6 - len(repeated))
         shown = [trial for trial in records if trial is best or trial.number > len(records) - room + 1]
-        columns = ["#", "status", *_varied(records), "epoch", self.metric.name, "at epoch", "time"]
+        parameters = _varied(records)
+        columns = ["#", "status", *parameters, "epoch", self.metric.name, "at epoch", "time"]
         if not ended:
             in_epoch = ("bar", "%", "images/s") if console.width >= WIDTH_FOR_BARS else ("%",)
             columns[-3:-3] = in_epoch
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in columns:
-            table.add_column("" if column == "bar" else column, justify="right" if column in NUMERIC else "left")
-        for trial in shown:
-            cells = self._cells(trial, running.get(trial.trial_id), is_best=trial is best)
-            table.add_row(*(cells.get(column, "") for column in columns))
+        rows = [self._cells(trial, running.get(trial.trial_id), is_best=trial is best) for trial in shown]
+        table = _table(columns, rows)
+        for column in ("bar", "images/s", *reversed(parameters), "at epoch", "time"):
+            if _width(table, console) <= console.width:
+                break  # else every column would be cut, down to a letter of each word
+            columns = [name for name in columns if name != column]
+            table = _table(columns, rows)
         return Group(table, *repeated, Text(self._headline(records, running, best), style="bold"))
 
     def seconds_left(self, records: Sequence[TrialRecord], running: Running) -> float | None:
@@ -128,6 +130,20 @@ class SearchTable:
         waiting = self.num_trials - len(records) + counts.pop("waiting", 0)
         parts = [f"{number} {status}" for status, number in counts.items()] + [f"{waiting} waiting"]
         return " · ".join(parts + self.outlook(records, running, best))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, Cell]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column("" if column == "bar" else column, justify="right" if column in NUMERIC else "left")
+    for cells in rows:
+        table.add_row(*(cells.get(column, "") for column in columns))
+    return table
+
+
+def _width(table: Table, console: Console) -> int:
+    """How wide the table is where nothing of it has to be cut."""
+    return console.measure(table, options=console.options.update(max_width=10_000)).maximum
 
 
 def _varied(records: list[TrialRecord]) -> list[str]:
