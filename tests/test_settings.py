@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tune_cifar.errors import UserError
 from tune_cifar.settings import (
     SearchSettings,
+    default_name,
     load_settings,
     make_search_folder,
     newest_search,
@@ -108,6 +110,23 @@ def test_auto_is_kept_as_the_number_that_came_of_it() -> None:
 def test_a_name_must_be_a_plain_folder_name(name: str) -> None:
     with pytest.raises(UserError, match="--name"):
         search_folder(Path("results"), name)
+
+
+@pytest.mark.parametrize(
+    ("title", "name"),
+    [
+        ("sweep", "sweep"),
+        ("My sweep, 2nd/3", "My-sweep-2nd-3"),
+        ("Über alles", "Uber-alles"),
+        (".hidden ", "hidden"),
+        ("☃", "search"),
+        ("x" * 300, "x" * 80),
+    ],
+)
+def test_a_search_can_be_called_after_any_sweep(title: str, name: str) -> None:
+    called = default_name(title, datetime(2026, 1, 2, 3, 4, 5))
+    assert called == f"{name}-20260102-030405"
+    assert search_folder(Path("results"), called).name == called
 
 
 def test_of_two_searches_with_one_name_one_gets_the_folder(tmp_path: Path) -> None:

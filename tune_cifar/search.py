@@ -24,7 +24,7 @@ from tune_cifar.publish.flags import publishing_from
 from tune_cifar.request import SearchRequest
 from tune_cifar.runner.bucket_state import choose_start_of
 from tune_cifar.search_flags import DEFAULT_SWEEP, default_flags, parse_search_flags, with_project
-from tune_cifar.settings import SearchSettings, check_free, load_settings, newest_search, search_folder
+from tune_cifar.settings import SearchSettings, check_free, default_name, load_settings, newest_search, search_folder
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.schema import SweepConfig
 from tune_cifar.sweep.source import read_text
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         config = load_sweep(sweep_file, check_parameter, EPOCH_METRICS)
         place = choose_place(config, args.wandb_project, args.wandb_entity)
         settings = SearchSettings(**{**given, **default_flags(args), **place})
-        name = args.name or f"{config.name or sweep_file.stem}-{datetime.now():%Y%m%d-%H%M%S}"
+        name = args.name or default_name(config.name or sweep_file.stem, datetime.now())
         folder = search_folder(args.results, name)
         check_free(folder)
         bucket = bucket_of_search(args.bucket, name) if args.bucket else None

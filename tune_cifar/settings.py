@@ -7,7 +7,9 @@ import json
 import math
 import re
 import shutil
+import unicodedata
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
@@ -116,6 +118,13 @@ def _problem(settings: SearchSettings) -> str | None:
         return f"precision must be one of {', '.join(PRECISION_CHOICES)}, got {show(settings.precision)}"
     seed_problem = check_parameter("seed", settings.seed)
     return f"seed {seed_problem}" if seed_problem else None
+
+
+def default_name(title: str, now: datetime) -> str:
+    """A new search's name where none is given: what its sweep is called, as a folder can be, and the time."""
+    letters = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode()  # Ü is U then
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", letters).strip("._-")
+    return f"{plain[:80] or 'search'}-{now:%Y%m%d-%H%M%S}"
 
 
 def search_folder(results: Path, name: str) -> Path:
