@@ -78,9 +78,8 @@ def open_sweep(
         answer = _ask(_CREATE, variables, timeout_seconds)["upsertSweep"]["sweep"]
         place = answer["project"]
         entity = place["entity"]["name"]
-        page = quote(
-            f"{entity}/{place['name']}/sweeps/{answer['name']}"
-        )  # a name may have spaces, and ends a link there
+        # A project's name may have spaces, at which a terminal ends a link.
+        page = quote(f"{entity}/{place['name']}/sweeps/{answer['name']}")
         url = f"{wandb.setup().settings.app_url}/{page}"
         sweep = WandbSweep(answer["id"], answer["name"], place["name"], entity, url)
     except Exception as error:  # whatever it is, the runs are still grouped by the search's name
