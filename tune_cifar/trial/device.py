@@ -30,3 +30,6 @@ def prepare_device(device: torch.device, *, cpu_threads: int) -> None:
     if device.type == "cuda":
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.benchmark = False
+        # By default cuDNN rounds the inputs of fp32 convolutions to the 10 bits of TF32, where torch's other products
+        # are in fp32 (torch 2.11, torch/backends/cudnn): scores, and trials with `precision: fp32`, are to be in fp32.
+        torch.backends.cudnn.allow_tf32 = False
