@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tune_cifar.trial.live_taps import (
     WholeMapConvolution,
@@ -192,3 +194,29 @@ def test_the_taps_of_other_images_are_refused() -> None:
     _, of_wide_images = _pair("ResNet18", (32, 48))
     with pytest.raises(RuntimeError, match="has shape"):
         network.load_state_dict(live_state(of_wide_images), strict=False)
+
+
+class _KernelCounter(TorchDispatchMode):
+    """Counts operations that would be a kernel each on a GPU: all that return memory of their own, or write to some."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not operation.is_view and operation is not torch.ops.aten._unsafe_view.default:
+            self.names.append(operation.overloadpacket.__name__)
+        return operation(*args, **(kwargs or {}))
+
+
+def test_a_convolution_of_several_output_pixels_is_few_kernels() -> None:
+    layer = WholeMapConvolution(nn.Conv2d(8, 4, 3, padding=1, bias=False), 2, 2)
+    images = torch.randn(5, 8, 2, 2).to(memory_format=torch.channels_last)
+    with _KernelCounter() as forward, torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+        output = layer(images)
+    assert forward.names == ["_to_copy", "_to_copy", "index_select", "mm"]
+    gradient = torch.ones_like(output)
+    with _KernelCounter() as backward:
+        output.backward(gradient)
+    assert backward.names.count("_to_copy") == 1
+    assert backward.names.count("index_add_") == 4

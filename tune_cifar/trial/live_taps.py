@@ -103,7 +103,12 @@ class WholeMapConvolution(nn.Module):
         self.register_buffer("dead_weight", by_tap[:, self.dead].clone())
         # For each output pixel, the place among the live taps of the one that joins it with each input pixel.
         self.live_taps: Tensor
-        self.register_buffer("live_taps", torch.searchsorted(self.live, taps), persistent=False)
+        live_taps = torch.searchsorted(self.live, taps)
+        self.register_buffer("live_taps", live_taps, persistent=False)
+        # The rows of `live_weight`, as [out channels x live taps, in channels], that the product's matrix consists of.
+        by_output = torch.arange(out_channels)[:, None] * len(self.live) + live_taps[:, None, :]
+        self.matrix_rows: Tensor
+        self.register_buffer("matrix_rows", by_output.flatten(), persistent=False)
         self.output_size = (len(_axis_taps(convolution, 0, height)), len(_axis_taps(convolution, 1, width)))
         self.out_channels = out_channels
 
@@ -116,7 +121,7 @@ class WholeMapConvolution(nn.Module):
             device_type = images.device.type
             if torch.is_autocast_enabled(device_type):
                 pixels = pixels.to(torch.get_autocast_dtype(device_type))
-            output = _WholeMapProduct.apply(pixels, self.live_weight, self.live_taps)
+            output = _WholeMapProduct.apply(pixels, self.live_weight, self.live_taps, self.matrix_rows)
         return output.view(len(images), *self.output_size, self.out_channels).permute(0, 3, 1, 2)
 
     def decay_dead_taps(self) -> nn.Parameter:
@@ -198,22 +203,26 @@ def whole_map_convolutions(network: nn.Module) -> Iterator[WholeMapConvolution]:
 
 
 class _WholeMapProduct(torch.autograd.Function):
-    """pixels [n, input pixels x channels] by a matrix whose blocks are taps; a tap's gradient sums over its blocks."""
+    """pixels [n, input pixels x channels] by a matrix whose blocks are taps; a tap's gradient sums over its blocks.
+
+    Few operations, because on a GPU each is a kernel of its own that takes longer to begin than to copy so little.
+    """
 
     @staticmethod
-    def forward(ctx: Any, pixels: Tensor, weight: Tensor, taps: Tensor) -> Tensor:
-        cast = weight.to(pixels.dtype)
-        matrix = torch.cat([cast.index_select(1, row) for row in taps]).flatten(1)
+    def forward(ctx: Any, pixels: Tensor, weight: Tensor, taps: Tensor, matrix_rows: Tensor) -> Tensor:
+        by_row = weight.to(pixels.dtype).flatten(0, 1)
+        matrix = by_row.index_select(0, matrix_rows).view(-1, pixels.shape[1])
         ctx.save_for_backward(pixels, matrix, taps)
         ctx.weight_shape, ctx.weight_dtype = weight.shape, weight.dtype
         return pixels @ matrix.t()
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         pixels, matrix, taps = ctx.saved_tensors
         blocks = (gradient.t() @ pixels).view(len(taps), *ctx.weight_shape[:1], taps.shape[1], ctx.weight_shape[2])
         of_weight = gradient.new_zeros(ctx.weight_shape, dtype=ctx.weight_dtype)
-        for row, block in zip(taps, blocks, strict=True):
-            of_weight.index_add_(1, row, block.to(ctx.weight_dtype))
-        return gradient @ matrix, of_weight, None
+        # One output pixel at a time: it meets no tap twice, so that sums come out the same each time on a GPU too.
+        for row, block in zip(taps, blocks.to(ctx.weight_dtype), strict=True):
+            of_weight.index_add_(1, row, block)
+        return gradient @ matrix, of_weight, None, None
