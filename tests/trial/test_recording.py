@@ -6,9 +6,13 @@ from collections.abc import Callable
 import pytest
 import torch
 
+from tune_cifar.trial.batches import DeviceImages
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.data import ImageDataset
 from tune_cifar.trial.device import prepare_device
+from tune_cifar.trial.precision import Precision
+from tune_cifar.trial.program import TrainingProgram
+from tune_cifar.trial.recording import CudaGraphRecorder
 from tune_cifar.trial.training import EpochResult, TrainingRun
 from tune_cifar.trial.workbench import MAX_PROGRAMS, Workbench
 
@@ -107,6 +111,18 @@ def test_where_nothing_can_be_recorded_it_is_said_and_steps_run_plainly(make_dat
     assert _numbers(run) == _numbers(TrainingRun(CONFIG, data, CPU))
 
 
+def test_the_learning_rate_is_set_only_when_it_changes(make_dataset: MakeDataset) -> None:
+    """On a GPU it is a tensor, which a recorded step reads, and each setting is a kernel between two steps."""
+    data = DeviceImages.from_split(make_dataset().train, CPU)
+    program = TrainingProgram(CONFIG, data, num_classes=10, device=CPU, precision=Precision("fp32", ""))
+    rate = torch.tensor(CONFIG.lr)
+    program.optimizer.param_groups[0]["lr"] = rate
+    for lr, num_settings in ((CONFIG.lr, 0), (CONFIG.lr, 0), (0.5, 1), (0.5, 1), (CONFIG.lr, 2)):
+        program.set_learning_rate(lr)
+        assert rate.item() == pytest.approx(lr)
+        assert rate._version == num_settings
+
+
 def test_a_workbench_fits_its_data_only(make_dataset: MakeDataset) -> None:
     data = make_dataset()
     workbench = Workbench(data, CPU)
@@ -134,3 +150,43 @@ def test_cuda_graphs_equal_plain_steps_and_keep_the_memory_they_have(make_datase
             torch.cuda.synchronize()
             allocated_bytes = torch.cuda.memory_allocated()
     assert torch.cuda.memory_allocated() <= allocated_bytes
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_a_capture_that_fails_leaves_the_stream_and_steps_that_run_plainly(make_dataset: MakeDataset) -> None:
+    device = torch.device("cuda")
+    prepare_device(device, cpu_threads=1)
+    stream = torch.cuda.current_stream()
+
+    class WaitingRecorder(CudaGraphRecorder):
+        def record(self, step: Callable[[], None]) -> Callable[[], None]:
+            def step_that_waits() -> None:
+                step()
+                torch.cuda.synchronize()  # which CUDA refuses in a capture
+
+            return super().record(step_that_waits)
+
+    data = make_dataset()
+    run = TrainingRun(CONFIG, data, device, Workbench(data, device, WaitingRecorder))
+    assert [note.partition(":")[0] for note in run.notes] == [
+        "CUDA graphs are off, steps run one operation at a time and slower"
+    ]
+    assert torch.cuda.current_stream() == stream
+    plain = TrainingRun(CONFIG, data, device, Workbench(data, device, RefusingRecorder))
+    for result, expected in zip(_numbers(run), _numbers(plain), strict=True):
+        assert result.val_loss == pytest.approx(expected.val_loss, rel=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+def test_programs_that_are_dropped_give_back_their_memory(make_dataset: MakeDataset) -> None:
+    device = torch.device("cuda")
+    prepare_device(device, cpu_threads=1)
+    data = make_dataset(num_train=88)
+    workbench = Workbench(data, device)
+    reserved_bytes = []
+    for size in [8, 16, 24, 32] * 2 + [9, 17, 25, 33] + [10, 18, 26, 34]:
+        for _ in TrainingRun(dataclasses.replace(CONFIG, batch_size=size), data, device, workbench).epochs():
+            pass
+        reserved_bytes.append(torch.cuda.memory_reserved())
+    # Of recordings the largest are much alike; a forgotten network or workspace of cuBLAS is over 30 MiB each time.
+    assert reserved_bytes[-1] - max(reserved_bytes[4:8]) < 64 * 2**20

@@ -43,6 +43,7 @@ class TrainingProgram:
         self._offsets = torch.arange(min(config.batch_size, num_images), device=device)
         self._change = CropAndFlip.empty(len(data), device) if config.augment == "flip_crop" else None
         self._replays: dict[int, Callable[[], None]] = {}
+        self._learning_rate = config.lr
 
     def _make_optimizer(self) -> torch.optim.SGD:
         config = self.config
@@ -77,6 +78,9 @@ class TrainingProgram:
 
     def set_learning_rate(self, lr: float) -> None:
         """The rate of the steps to come."""
+        if lr == self._learning_rate:
+            return  # on a GPU, setting it is a kernel before each step
+        self._learning_rate = lr
         group = self.optimizer.param_groups[0]
         if isinstance(group["lr"], Tensor):
             group["lr"].fill_(lr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Protocol
 
 import torch
@@ -28,7 +29,7 @@ class CudaGraphRecorder:
     """Records with CUDA graphs; all recordings of one recorder share their memory, as they never run side by side."""
 
     def __init__(self, device: torch.device) -> None:
-        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        self._stream = _recording_stream(device)
         self._pool = torch.cuda.graph_pool_handle()
 
     def warm_up(self, step: Callable[[], None]) -> None:
@@ -41,9 +42,19 @@ class CudaGraphRecorder:
     def record(self, step: Callable[[], None]) -> Callable[[], None]:
         """Capture `step` without running it."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+        # When a capture fails, torch.cuda.graph leaves its stream the current one (torch 2.11, graph.__exit__).
+        with torch.cuda.stream(self._stream), torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
             step()
         return graph.replay
+
+
+@cache
+def _recording_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all recordings of a process: cuBLAS keeps a workspace for good for each stream that it worked on.
+
+    It is of 32 MiB on Hopper (torch 2.11, CublasHandlePool.cpp), for each thread that launches, of which there are two.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 def record_program(program: TrainingProgram, recorder: StepRecorder) -> str:
