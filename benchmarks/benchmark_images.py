@@ -15,8 +15,11 @@ CIFAR10_TRAINING_IMAGES = 45_000
 
 
 def real_images(source: str, num_images: int) -> ImageSplit:
-    """The first of the training images of `source`; raises `UserError` if it is not of ten classes or too small."""
-    data = load_dataset(source)
+    """The first of the training images of `source`; raises `UserError` if they are of no use."""
+    try:
+        data = load_dataset(source)
+    except ModuleNotFoundError as missing:
+        raise UserError(f"--data {source}: reading it needs {missing.name}, which is not installed.") from None
     if len(data.class_names) != NUM_CLASSES:
         raise UserError(f"--data {source}: the benchmark trains on ten classes, this has {len(data.class_names)}.")
     if len(data.train) < num_images:

@@ -18,23 +18,27 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import torch
-
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # a plain checkout is enough
 
-from benchmarks.benchmark_images import CIFAR10_TRAINING_IMAGES, real_images, write_images
-from benchmarks.loop_processes import LoopName, LoopProcess
-from benchmarks.machine import describe_machine, machine_kind
-from benchmarks.successive_trials import grows, growth_mib
-from benchmarks.trial_report import print_case, print_machine, print_memory, print_shares, print_summary
-from benchmarks.trial_timing import Crew, time_case
-from tune_cifar.command import positive_float, positive_int, run_command
-from tune_cifar.errors import UserError
-from tune_cifar.runner.gpu_measurement import noise_images
-from tune_cifar.runner.mps import mps_daemon
-from tune_cifar.runner.resources import this_machine
-from tune_cifar.trial.config import MODELS, TrialConfig, torchvision_builder_name
-from tune_cifar.trial.device import choose_device
+try:
+    import torch
+
+    from benchmarks.benchmark_images import CIFAR10_TRAINING_IMAGES, real_images, write_images
+    from benchmarks.loop_processes import LoopName, LoopProcess
+    from benchmarks.machine import describe_machine, machine_kind
+    from benchmarks.successive_trials import grows, growth_mib
+    from benchmarks.trial_report import print_case, print_machine, print_memory, print_shares, print_summary
+    from benchmarks.trial_timing import Crew, time_case
+    from tune_cifar.command import positive_float, positive_int, run_command
+    from tune_cifar.errors import UserError
+    from tune_cifar.runner.gpu_measurement import noise_images
+    from tune_cifar.runner.mps import mps_daemon
+    from tune_cifar.runner.resources import this_machine
+    from tune_cifar.trial.config import MODELS, TrialConfig, torchvision_builder_name
+    from tune_cifar.trial.device import choose_device
+except ModuleNotFoundError as missing:
+    package = str(missing.name).partition(".")[0]
+    sys.exit(f"error: {package} is missing. This needs: pip install torch torchvision (with numpy and pillow).")
 
 RESULTS = Path(__file__).resolve().parent / "results"
 DEFAULT_IMAGES = {"cpu": 2048, "cuda": CIFAR10_TRAINING_IMAGES}
@@ -54,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     configs = [TrialConfig(model=model, batch_size=size) for model in args.models for size in args.batch_sizes]
     machine = describe_machine(args.device)
     print_machine(machine)
+    _say(f"{args.images:,} images an epoch, of {args.data or 'noise, since no --data is given'}")
     result: dict[str, Any] = {
         "benchmark": "trial",
         "command": shlex.join(["python", "benchmarks/trial.py", *arguments]),
@@ -61,6 +66,8 @@ def main(arguments: Sequence[str]) -> int:
         "images": {"source": args.data or "noise", "num_images": args.images},
         "configs": [config.as_dict() for config in configs],
     }
+    path = args.json or RESULTS / f"trial-{machine_kind(machine)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_images(folder, real_images(args.data, args.images) if args.data else noise_images(args.images).train)
@@ -72,17 +79,20 @@ def main(arguments: Sequence[str]) -> int:
                 case = time_case(config, crew, num_images=args.images, repeats=args.repeats, seconds=seconds, say=_say)
                 print_case(case)
                 result["cases"].append(case)
+                _write(result, path)  # the minutes so far must not be lost by what comes after
             for config, case in zip(configs, result["cases"], strict=True):
                 case["time_shares"] = _time_shares(config, crew, args.images)
             print_shares(result["cases"])
         result["memory_after_trials"] = _memory_after_trials(configs, args, folder)
     print_memory(result["memory_after_trials"])
     print_summary(result["cases"])
-    path = args.json or RESULTS / f"trial-{machine_kind(machine)}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    _write(result, path)
     print(f"\nAll figures: {path}")
     return 0
+
+
+def _write(result: dict[str, Any], path: Path) -> None:
+    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _say(line: str) -> None:
@@ -162,6 +172,8 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, metavar="FILE", help="default: benchmarks/results/trial-MACHINE.json")
     args = parser.parse_args(arguments)
     args.device = torch.device(args.device) if args.device else choose_device()
+    if args.device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("--device cuda: torch finds no GPU that it can use here.")
     args.images = args.images or DEFAULT_IMAGES[args.device.type]
     args.budget_minutes = args.budget_minutes or DEFAULT_MINUTES[args.device.type]
     for model in args.models:

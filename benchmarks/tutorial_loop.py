@@ -90,4 +90,6 @@ class TutorialLoop:
             "loader_workers": self.loader.num_workers,
             "loader_start_method": multiprocessing.get_start_method(),
             "precision": "fp32",
+            # torch's default; where a GPU has no TF32, it changes nothing.
+            "tf32_convolutions": self.device.type == "cuda" and torch.backends.cudnn.allow_tf32,
         }

@@ -13,12 +13,14 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import trial
 from benchmarks.loop_processes import LoopProcess
 from benchmarks.our_loop import OurLoop
 from benchmarks.successive_trials import MOST_GROWTH_MIB, grows, growth_mib
 from benchmarks.time_shares import CATEGORIES, CPU_OPERATIONS, GPU_KERNELS, category_of
 from benchmarks.trial_timing import Crew, Measurement, plan_ours, time_in_turn
 from benchmarks.tutorial_loop import TutorialLoop
+from tune_cifar.errors import UserError
 from tune_cifar.runner.gpu_measurement import noise_images
 from tune_cifar.trial.config import TrialConfig
 from tune_cifar.trial.device import prepare_device
@@ -95,6 +97,36 @@ def test_the_result_says_what_it_was_measured_on(result: dict[str, Any]) -> None
     assert len(result["memory_after_trials"]["mib"]) == 2
     assert result["memory_after_trials"]["grows"] is None
     assert "too few trials to tell" in result["stdout"]
+
+
+def test_noise_is_said_to_be_noise(result: dict[str, Any]) -> None:
+    assert "64 images an epoch, of noise" in result["stdout"]
+    assert result["images"]["source"] == "noise"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "flags", "message"),
+    [
+        ("torchvision", [], "error: torchvision is missing. This needs: pip install torch torchvision"),
+        ("PIL", [], "error: PIL is missing."),
+        ("sklearn", ["--device=cpu", "--data=digits"], "error: --data digits: reading it needs sklearn"),
+        ("ray", ["--device=cpu", "--data=no-such-folder"], "error: data: 'no-such-folder' is neither"),
+    ],
+)
+def test_what_is_missing_is_told_in_one_message(tmp_path: Path, hidden: str, flags: list[str], message: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; sys.modules[{hidden!r}] = None")
+    command = [sys.executable, str(REPOSITORY / "benchmarks" / "trial.py"), *flags]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2), done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_told() -> None:
+    with pytest.raises(UserError, match="--device cuda: torch finds no GPU"):
+        trial.main(["--device", "cuda"])
 
 
 class CountTrainedImages(TorchDispatchMode):
