@@ -372,6 +372,7 @@ def test_an_online_run_goes_on_after_an_interruption_without_a_row_twice_or_lost
     assert server.runs["my-search-t"].exit_code == 255
     served = server.runs["my-search-t"]
     served.rows, served.summary = served.rows[:3], {"_step": 3}  # the end got lost on its way
+    served.display_name, served.notes, served.tags = "promising", "by hand", ["mine"]  # on the run's page
 
     resumed = make_callback(mode="online")
     resumed.set_state(pickle.loads(pickle.dumps(interrupted.get_state())))  # noqa: S301 made here
@@ -384,6 +385,26 @@ def test_an_online_run_goes_on_after_an_interruption_without_a_row_twice_or_lost
     assert [row["_step"] for row in run.metrics] == [1, 2, 3, 4, 5, 6]
     assert [row["val_loss"] for row in run.metrics if "val_loss" in row] == [1.5, 0.5, 1.5]
     assert (run.exit_code, run.summary["status"], run.summary["best_val_loss"]) == (0, "finished", 0.5)
+    assert (run.display_name, run.notes, run.tags) == ("promising", "by hand", ["mine"])
+
+
+def test_a_run_that_was_deleted_on_its_page_is_made_again_with_its_name(
+    make_callback: Callable[..., SearchWandbCallback], server: WandbServer
+) -> None:
+    trial = FakeTrial("t")
+    interrupted = make_callback(mode="online", notes="ours", tags=("cifar",))
+    log_epochs(interrupted, trial, 1)
+    interrupted.on_experiment_end([trial])
+    name = server.runs.pop("my-search-t").display_name
+
+    resumed = make_callback(mode="online", notes="ours", tags=("cifar",))
+    resumed.set_state(interrupted.get_state() or {})
+    log_epochs(resumed, trial, 2)
+    resumed.log_trial_end(trial)
+    resumed.on_experiment_end([trial])
+    run = server.runs["my-search-t"]
+    assert (run.display_name, run.notes, run.tags) == (name, "ours", ["cifar"])
+    assert [row["_step"] for row in run.metrics] == [1, 2, 3, 4]
 
 
 def test_a_refused_key_means_offline_said_once(

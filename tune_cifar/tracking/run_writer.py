@@ -20,6 +20,7 @@ import wandb
 
 from tune_cifar.tracking.background import BackgroundCalls
 from tune_cifar.tracking.closed_runs import ClosedRuns
+from tune_cifar.tracking.run_names import run_id
 from tune_cifar.tracking.trial_history import Row
 from tune_cifar.tracking.wandb_mode import Mode
 from tune_cifar.tracking.wandb_run import (
@@ -30,7 +31,6 @@ from tune_cifar.tracking.wandb_run import (
     amend_run,
     close_run,
     open_run,
-    run_id,
 )
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from ray.tune.logger import TBXLoggerCallback
 from tune_cifar.results import ENDED, TrialRecord
 from tune_cifar.runner.search_log import SearchLog
 from tune_cifar.sweep.schema import Metric
-from tune_cifar.tracking.wandb_run import run_name
+from tune_cifar.tracking.run_names import run_name
 
 TENSORBOARD_FOLDER = "tensorboard"
 FLUSH_SECONDS = 5

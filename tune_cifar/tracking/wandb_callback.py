@@ -15,10 +15,11 @@ from ray.tune.experiment import Trial
 
 from tune_cifar.results import ENDED, TrialRecord
 from tune_cifar.runner.search_log import SearchLog
+from tune_cifar.tracking.run_names import run_id, run_name
 from tune_cifar.tracking.run_writer import RunWriter
 from tune_cifar.tracking.trial_history import TrialHistory
 from tune_cifar.tracking.wandb_mode import Mode, set_up_client
-from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, find_run, run_id, run_name
+from tune_cifar.tracking.wandb_run import Amendment, RunTarget, TrialRun, find_run
 
 # The code by which W&B itself marks a script ended by Ctrl-C, shown as "killed" until the run goes on.
 INTERRUPTED_EXIT_CODE = 255

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,15 @@ from typing import Any
 import wandb
 
 from tune_cifar.errors import UserError
+from tune_cifar.tracking.run_names import run_id
 from tune_cifar.tracking.trial_history import Row
 from tune_cifar.tracking.wandb_mode import Mode
 from tune_cifar.tracking.wandb_place import check_project
 
 # W&B refuses names over 128 characters (https://github.com/NVIDIA-NeMo/Skills/issues/842) and tags over 64
-# (https://github.com/wandb/wandb/issues/4208), the latter only when an offline run is uploaded. It states no
-# bound for ids; one of 64 keeps the names that W&B derives from an id under 128 as well.
+# (https://github.com/wandb/wandb/issues/4208), the latter only when an offline run is uploaded.
 MAX_GROUP_CHARACTERS = 128
 MAX_TAG_CHARACTERS = 64
-MAX_ID_CHARACTERS = 64
-MAX_NAME_CHARACTERS = 64
 
 
 @dataclass(frozen=True)
@@ -43,28 +40,6 @@ class RunTarget:
         for tag in self.tags:
             if not 1 <= len(tag) <= MAX_TAG_CHARACTERS:
                 raise UserError(f"A W&B tag must be 1 to {MAX_TAG_CHARACTERS} characters, got {tag!r}.")
-
-
-def run_id(search_name: str, trial_id: str) -> str:
-    """The run's id within the W&B project, the same at every resume: the search's name and the trial's id."""
-    trial = _plain(trial_id)
-    return f"{_plain(search_name)[: MAX_ID_CHARACTERS - 1 - len(trial)]}-{trial}"
-
-
-def run_name(trial_number: int, config: Mapping[str, Any], free_parameters: Sequence[str]) -> str:
-    """A short name that tells trials apart, such as `3-ResNet18-bs32-lr0.0042`.
-
-    `free_parameters` are the searched ones, by name or by path ("optimizer/lr"), the most telling first; those
-    that no longer fit are left out.
-    """
-    values = dict(_leaves(config))
-    name = str(trial_number)
-    for parameter in free_parameters:
-        leaf = parameter.rpartition("/")[2]
-        if leaf in values:
-            longer = f"{name}-{_short(leaf, values[leaf])}"
-            name = longer if len(longer) <= MAX_NAME_CHARACTERS else name
-    return name
 
 
 @dataclass
@@ -119,11 +94,13 @@ def open_run(
     earlier_folders = list(target.folder.glob(f"wandb/offline-run-*-{trial_run.run_id}"))
     unsent_folders = [folder for folder in earlier_folders if folder in unsent_runs(target.folder)]
     on_server = trial_run.sent or len(unsent_folders) < len(earlier_folders)
-    run = wandb.init(
-        **_identity(target, mode, trial_run, config),
-        tags=_tags(target, trial_run),
-        settings=_settings(target, stop_fn=stop),
-    )
+    identity, tags = _identity(target, mode, trial_run, config), _tags(target, trial_run)
+    given = {**identity, "tags": tags}
+    if mode == "online" and on_server:  # somebody may have changed these on the run's page since
+        given = {name: value for name, value in given.items() if name not in ("name", "notes", "tags")}
+    run = wandb.init(**given, settings=_settings(target, stop_fn=stop))
+    if given.keys() < identity.keys() and not run.resumed:  # it never arrived, or was deleted
+        run.name, run.notes, run.tags = identity["name"], identity["notes"], tags
     if mode == "online":
         first_missing_step = run.starting_step if run.resumed else 0
         trial_run.sent = True
@@ -237,24 +214,3 @@ def run_settings(init_seconds: float, finish_seconds: float, **more: Any) -> wan
         x_save_requirements=False,
         **more,
     )
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-")
-
-
-def _leaves(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _leaves(value)
-        else:
-            yield name, value
-
-
-def _short(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return name if value else f"no_{name}"
-    if isinstance(value, str):
-        return value
-    initials = "".join(word[0] for word in name.split("_")) if "_" in name else name
-    return f"{initials}{value:.2g}" if isinstance(value, float) else f"{initials}{value}"
