@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -239,6 +240,24 @@ def test_a_process_that_does_not_end_is_ended(
     with pytest.raises(PublishError, match=r"no answer from .* in 4 s; a model .* may have been left"):
         _publish(impatient, bundle, said)
     assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize("is_deleted", [True, False])
+def test_a_publish_that_is_ended_takes_its_model_away_or_names_it(
+    api: GradientServer, cache_folder: Path, search: Path, is_deleted: bool
+) -> None:
+    # It is ended as a scheduler does, by a signal to one process: the SDK's is to be ended by that one.
+    api.faults = [Fault(PUT, "hang"), *([] if is_deleted else [Fault(DELETE, status=403)])]
+    command = [sys.executable, "-m", "tune_cifar.publish", search, "--to", "gradient", "--gradient-project", "project1"]
+    publish = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not api.asked(PUT) and publish.poll() is None:
+        time.sleep(0.05)
+    assert list(api.models) == ["mo1"]
+    publish.terminate()
+    output, errors = publish.communicate(timeout=60)
+    assert (publish.returncode, errors) == (143, "\ninterrupted\n")
+    assert list(api.models) == ([] if is_deleted else ["mo1"])
+    assert ("left half-made there: model mo1" in output) == (not is_deleted)
 
 
 def test_the_key_is_in_no_command_line_and_no_output(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tune_cifar.scrubbing import environment_without_secrets
 
 DEFAULT_HOST = "https://api.paperspace.io"  # the SDK's own
 _UPLOAD_SCRIPT = Path(__file__).with_name("gradient_upload.py")
+_CLEANING_SECONDS = 15.0
 _GONE = (
     "The API that this SDK speaks is documented as no longer available since 15 July 2024 "
     "(https://docs.digitalocean.com/reference/paperspace/core). Ways that are alive: --to "
@@ -63,32 +65,40 @@ class GradientTarget:
             "reply_seconds": self.policy.reply_seconds,
         }
         try:
-            answer = with_retries(lambda: self._ask(python, order), self.policy, say)
+            answer = with_retries(lambda: self._ask(python, order, say), self.policy, say)
         except _UnreachableError as error:
             raise PublishError(f"{error}. {_GONE}") from error
         return Receipt(uri=f"gradient://{self.project_id}/{answer['id']}", id=answer["id"], existed=answer["existed"])
 
-    def _ask(self, python: Path, order: dict[str, Any]) -> dict[str, Any]:
+    def _ask(self, python: Path, order: dict[str, Any], say: Say) -> dict[str, Any]:
         environment = environment_without_secrets() | {"PAPERSPACE_API_KEY": os.environ["PAPERSPACE_API_KEY"]}
+        may_be_left = f"a model {order['name']} may have been left in project {self.project_id}"
+        process = subprocess.Popen(  # noqa: S603 - our own script, the order on standard input
+            [str(python), "-I", str(_UPLOAD_SCRIPT)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment,
+            text=True,
+            # A terminal sends Ctrl-C to the whole session: it would break off the cleaning up that `_stop` waits for.
+            start_new_session=True,
+        )
+        with process:
+            try:
+                output, errors = process.communicate(json.dumps(order), timeout=self.policy.total_seconds)
+            except subprocess.TimeoutExpired:
+                _stop(process)
+                told = f"no answer from {self.host} in {self.policy.total_seconds:g} s; {may_be_left}"
+                raise PublishError(told) from None
+            except BaseException:
+                left = _stop(process)
+                if left is None or left:
+                    say(f"left half-made there: model {', '.join(left)}" if left else may_be_left)
+                raise
         try:
-            done = subprocess.run(  # noqa: S603 - our own script, the order on standard input
-                [str(python), "-I", str(_UPLOAD_SCRIPT)],
-                input=json.dumps(order),
-                env=environment,
-                capture_output=True,
-                text=True,
-                timeout=self.policy.total_seconds,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise PublishError(
-                f"no answer from {self.host} in {self.policy.total_seconds:g} s; a model {order['name']} "
-                f"may have been left in project {self.project_id}"
-            ) from None
-        try:
-            answer: dict[str, Any] = json.loads(done.stdout)
+            answer: dict[str, Any] = json.loads(output)
         except ValueError:
-            raise PublishError(f"the SDK's process ended with {done.returncode}: {done.stderr[-400:]}") from None
+            raise PublishError(f"the SDK's process ended with {process.returncode}: {errors[-400:]}") from None
         if "error" in answer:
             raise self._failure(answer)
         return answer
@@ -105,6 +115,22 @@ class GradientTarget:
         if answer["kind"] == "busy":
             return TransientError(text, parse_retry_after(answer["retry_after"]))
         return PublishError(text)
+
+
+def _stop(process: subprocess.Popen[str]) -> list[str] | None:
+    """End the SDK's process as Ctrl-C does, on which it deletes the model that it has begun.
+
+    Returns the models that it could not delete, None where it did not end in time.
+    """
+    try:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=_CLEANING_SECONDS)
+        left: list[str] = json.loads(output)["left"] if output else []
+        return left
+    except (subprocess.TimeoutExpired, ValueError):
+        return None
+    finally:
+        process.kill()
 
 
 class _UnreachableError(TransientError):

@@ -11,6 +11,7 @@ import hashlib
 import importlib
 import json
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -33,7 +34,8 @@ class Wire:
 
 
 def main() -> int:
-    """Answer the one order of standard input."""
+    """Answer the one order of standard input; on SIGINT, delete what was begun and end."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts by `command &` ignores it
     order = json.load(sys.stdin)
     wire = Wire()
     warnings.simplefilter("ignore")  # the SDK warns of its own end at import
@@ -43,7 +45,7 @@ def main() -> int:
     client = sdk.ModelsClient(api_key=os.environ["PAPERSPACE_API_KEY"])
     try:
         answer = _upload(client, requests, order, wire)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         kind = _kind(error, requests, wire)
         answer = {"error": f"{type(error).__name__}: {error}", "kind": kind, "retry_after": wire.retry_after}
     json.dump({**answer, "left": wire.left}, sys.stdout)
@@ -67,7 +69,7 @@ def _upload(client: Any, requests: Any, order: dict[str, Any], wire: Wire) -> di
     )
     try:
         _verify(client, requests, model_id, order)
-    except Exception:
+    except BaseException:
         wire.left.append(model_id)
         client.delete(model_id)
         wire.left.remove(model_id)
@@ -131,8 +133,8 @@ def _prepare(requests: Any, wire: Wire, reply_seconds: float) -> None:
     models.UploadModel._delete_model = delete_or_note
 
 
-def _kind(error: Exception, requests: Any, wire: Wire) -> str:
-    if isinstance(error, ReadBackError):
+def _kind(error: BaseException, requests: Any, wire: Wire) -> str:
+    if isinstance(error, ReadBackError | KeyboardInterrupt):
         return "failed"
     if isinstance(error, requests.ConnectionError | requests.Timeout):
         return "unreachable"
