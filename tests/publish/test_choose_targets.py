@@ -45,7 +45,7 @@ def test_every_form_is_known(
 def test_every_mistake_is_told_at_once(options: PublishOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PAPERSPACE_API_KEY", raising=False)
     with pytest.raises(UserError) as error:
-        choose_targets(["gradeint", "ftp://user:word@host/x", "paperspace:x", "gradient", "hf://x"], options)
+        choose_targets(["gradeint", "ftp://user:word@host/x", "paperspace:x", "gradient", "hf://x", ""], options)
     lines = str(error.value).splitlines()
     assert lines[0] == "The model could not be published:"
     assert lines[1].startswith("* 'gradeint': not a target; there are gradient, ")
@@ -53,6 +53,7 @@ def test_every_mistake_is_told_at_once(options: PublishOptions, monkeypatch: pyt
     assert lines[3].startswith("* paperspace: takes the bucket that gets the files")
     assert lines[4].startswith("* gradient: set PAPERSPACE_API_KEY")
     assert lines[5].startswith("* hf://x: write hf://ORG/NAME")
+    assert lines[6].startswith("* '': not a target; there are ")  # what an unset variable of a shell leaves
     assert "word" not in str(error.value)
 
 

@@ -84,6 +84,20 @@ def test_it_is_linked_to_the_registry(
     assert [alias["alias"] for alias in link["aliases"]] == ["best"]
 
 
+def test_what_is_there_already_is_linked_too(
+    server: WandbServer, store: RegistryStore, target: WandbTarget, bundle: Bundle
+) -> None:
+    receipt = _publish(target, bundle)
+    recorded = PublishedModel("wandb", NAME, receipt.uri, bundle.weights.sha256, "", receipt.id)
+    assert _publish(replace(target, registry="model"), bundle, recorded=recorded).existed
+    assert (len(store.artifacts), len(server.runs)) == (1, 1)
+    (link,) = store.links
+    assert (link["projectName"], link["artifactPortfolioName"]) == ("wandb-registry-model", NAME)
+    gone = replace(recorded, uri=f"wandb://tester/cifar/{NAME}:v7")
+    with pytest.raises(PublishError, match="not found"):
+        _publish(replace(target, registry="model"), bundle, recorded=gone)
+
+
 def test_what_is_recorded_is_not_sent_again(
     server: WandbServer, store: RegistryStore, target: WandbTarget, bundle: Bundle
 ) -> None:
@@ -150,9 +164,12 @@ def test_no_key_is_told(
 ) -> None:
     monkeypatch.delenv("WANDB_API_KEY")
     wandb.teardown()
-    with pytest.raises(UserError, match="there is no W&B key for"):
+    with pytest.raises(
+        UserError,
+        match=r"^wandb needs a W&B key, and there is none for http.*: run `wandb login` or set WANDB_API_KEY\.$",
+    ):
         target.check()
-    with pytest.raises(UserError, match="wandb:me/cifar/x:best needs a W&B key: "):
+    with pytest.raises(UserError, match="wandb:me/cifar/x:best needs a W&B key, and there is none for http"):
         fetched_model("wandb:me/cifar/x:best", print).__enter__()
     with pytest.raises(UserError, match="--wandb-registry must be"):
         replace(target, registry="a/b").check()

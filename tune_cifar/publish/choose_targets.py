@@ -55,8 +55,8 @@ def _parse(text: str, options: PublishOptions) -> Target:
         return parse_bucket(text, options.policy)
     if separator and scheme == "hf":
         return parse_hugging_face(text, options.policy)
-    if separator or not ("/" in text or text in (".", "..") or Path(text).is_dir()):
-        # A mistyped word must not become a folder of that name.
+    if separator or not ("/" in text or text in (".", "..") or (text and Path(text).is_dir())):
+        # A mistyped word must not become a folder of that name, nor an unset variable the current one.
         shown = f"{scheme}://" if separator else repr(text)
         raise UserError(f"{shown}: not a target; there are {FORMS} (with a / or of a folder that exists).")
     return FolderTarget(text, Path(text).expanduser())

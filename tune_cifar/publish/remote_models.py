@@ -14,7 +14,7 @@ from tune_cifar.publish.hugging_face_target import parse_hugging_face
 from tune_cifar.publish.model_file import MODEL_SUFFIXES
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 from tune_cifar.publish.target import Say
-from tune_cifar.tracking.wandb_mode import choose_mode, set_up_client
+from tune_cifar.tracking.wandb_mode import check_key
 
 SOURCES = (
     "results/NAME, FOLDER/, MODEL.pth or .safetensors, s3://…, gs://…, hf://ORG/NAME, wandb:ENTITY/PROJECT/NAME:ALIAS"
@@ -94,11 +94,7 @@ def _in_wandb(source: str, policy: RetryPolicy) -> RemoteModel:
     address = source.removeprefix("wandb:").removeprefix("//")
     if not _ARTIFACT.fullmatch(address):
         raise UserError(f"{source}: write wandb:ENTITY/PROJECT/NAME:ALIAS, such as wandb:me/cifar/best-model:best.")
-    try:
-        choose_mode("online")
-    except UserError as error:
-        raise UserError(f"{source} needs a W&B key: {error}") from None
-    set_up_client()
+    check_key(source)
     import wandb
 
     try:

@@ -13,7 +13,7 @@ from tune_cifar.publish.bundle import Bundle
 from tune_cifar.publish.record import PublishedModel
 from tune_cifar.publish.retry import PublishError, RetryPolicy
 from tune_cifar.publish.target import Receipt, Say
-from tune_cifar.tracking.wandb_mode import choose_mode, set_up_client
+from tune_cifar.tracking.wandb_mode import check_key, set_up_client
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class WandbTarget:
         """W&B must find a key."""
         if self.registry is not None and (not self.registry or "/" in self.registry):
             raise UserError(f"--wandb-registry must be the name of a registry, got {self.registry!r}.")
-        choose_mode("online")
+        check_key(self.text)
 
     def describe(self, name: str) -> str:
         """The artifact, its aliases and the registry."""
@@ -44,21 +44,28 @@ class WandbTarget:
 
     def publish(self, bundle: Bundle, *, again: bool, recorded: PublishedModel | None, say: Say) -> Receipt:
         """Log the artifact and wait until W&B has it; the server makes no second version of the same bytes."""
-        if recorded and not again:
-            return Receipt(recorded.uri, recorded.id, existed=True)
         import wandb
 
         set_up_client()
         try:
+            if recorded and not again:
+                if self.registry:  # it may have been published before without one
+                    api = wandb.Api(timeout=max(1, round(self.policy.reply_seconds)))
+                    self._link(api.artifact(recorded.uri.removeprefix("wandb://")), bundle.name)
+                return Receipt(recorded.uri, recorded.id, existed=True)
             with self._run() as run:
                 artifact = run.log_artifact(self._artifact(bundle), aliases=["best", self.search.name])
                 artifact.wait(timeout=round(self.policy.total_seconds))
                 if self.registry:
-                    run.link_artifact(artifact, f"wandb-registry-{self.registry}/{bundle.name}", aliases=["best"])
+                    self._link(artifact, bundle.name)
                 place = f"{run.entity}/{run.project}/{artifact.name}"
                 return Receipt(uri=f"wandb://{place}", id=str(artifact.id))
         except (wandb.Error, ValueError, TimeoutError, OSError) as error:
             raise PublishError(f"W&B: {type(error).__name__}: {error}") from error
+
+    def _link(self, artifact: Any, name: str) -> None:
+        """Link the artifact to the registry, under its own name."""
+        artifact.link(f"wandb-registry-{self.registry}/{name}", aliases=["best"])
 
     def _artifact(self, bundle: Bundle) -> Any:
         import wandb

@@ -39,7 +39,8 @@ _SAID_BY_THE_SEARCH = (
     "WANDB_PROJECT",
     "WANDB_ENTITY",
 )
-_HOW_TO_GET_ONLINE = "run `wandb login` or set WANDB_API_KEY to send the next search to the server"
+_HOW_TO_GET_A_KEY = "run `wandb login` or set WANDB_API_KEY"
+_HOW_TO_GET_ONLINE = f"{_HOW_TO_GET_A_KEY} to send the next search to the server"
 
 
 def choose_mode(requested: str | None) -> tuple[Mode, str]:
@@ -66,6 +67,14 @@ def choose_mode(requested: str | None) -> tuple[Mode, str]:
     if requested == "online":
         raise UserError(f"{place} says online, but there is no W&B key for {server}: {_HOW_TO_GET_ONLINE}.")
     return "offline", f"W&B writes to disk: no key for {server}; {_HOW_TO_GET_ONLINE}."
+
+
+def check_key(wanted_by: str) -> None:
+    """Raise `UserError`, which names what is `wanted_by`, where W&B would find no key for its server."""
+    set_up_client()
+    server, has_key = _find_key()
+    if not has_key:
+        raise UserError(f"{wanted_by} needs a W&B key, and there is none for {server}: {_HOW_TO_GET_A_KEY}.")
 
 
 def set_up_client() -> None:
