@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
+import platform
 import resource
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
@@ -70,6 +73,21 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, resnet_bundle: Bundle) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_what_a_killed_publish_left_is_taken_away(tmp_path: Path, bundle: Bundle) -> None:
+    folder = tmp_path / "models"
+    killed = subprocess.Popen(["true"])
+    killed.wait()
+    left, *others = (
+        folder / f".{NAME}.partial-{owner}"
+        for owner in (f"{platform.node()}-{killed.pid}", f"{platform.node()}-{os.getppid()}", f"other-{killed.pid}")
+    )
+    for place in (left, *others):
+        place.mkdir(parents=True)
+        (place / f"{NAME}.pth").write_text("half")
+    _publish(folder, bundle)
+    assert set(folder.iterdir()) == {folder / NAME, *others}  # what a living process or another machine writes is kept
 
 
 def test_what_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:

@@ -47,11 +47,16 @@ def _publish(target: HuggingFaceTarget, bundle: Bundle, said: list[str], *, agai
 
 
 def test_one_commit_brings_every_file(
-    hub: HubServer, target: HuggingFaceTarget, resnet_bundle: Bundle, said: list[str]
+    hub: HubServer,
+    target: HuggingFaceTarget,
+    resnet_bundle: Bundle,
+    said: list[str],
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     bundle = resnet_bundle
     target.check()
     receipt = _publish(target, bundle, said)
+    assert capfd.readouterr() == ("", "")  # no progress bars
     assert hub.visibility == "private"
     assert hub.files == {file.name: file.path.read_bytes() for file in bundle.files}
     assert (len(hub.commits), receipt.id, receipt.existed) == (2, hub.commits[-1], False)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,8 +44,9 @@ class FolderTarget:
             return Receipt(receipt.uri, receipt.id, existed=True)
         if place.exists() and not again:
             raise PublishError(f"{place} holds something else under that name; --again replaces it")
-        partial = self.folder / f".{bundle.name}.partial-{os.getpid()}"
+        partial = self.folder / f".{bundle.name}.partial-{platform.node()}-{os.getpid()}"
         try:
+            _remove_abandoned(self.folder, bundle.name)
             partial.mkdir(parents=True)
             for file in bundle.files:
                 _copy(file.path, partial / file.name)
@@ -62,6 +65,25 @@ def holds_bundle(folder: Path, bundle: Bundle) -> bool:
     return all(
         (folder / file.name).is_file() and file_sha256(folder / file.name) == file.sha256 for file in bundle.files
     )
+
+
+def _remove_abandoned(folder: Path, name: str) -> None:
+    """Remove what processes of this machine that were killed left of the model called `name`."""
+    start = f".{name}.partial-{platform.node()}-"
+    for left in folder.glob(f"{glob.escape(start)}*"):
+        pid = left.name.removeprefix(start)
+        if pid.isdecimal() and not _is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass  # there, and another user's
+    return True
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -90,9 +90,6 @@ class HuggingFaceTarget:
     def download(self, name: str, commit: str, target: Path, say: Say) -> None:
         """Bring the file `name` as of `commit`; raises `FileNotFoundError` where there is none."""
         from huggingface_hub.errors import RemoteEntryNotFoundError
-        from huggingface_hub.utils.tqdm import disable_progress_bars
-
-        disable_progress_bars()
 
         def get() -> str | None:
             try:
@@ -108,7 +105,9 @@ class HuggingFaceTarget:
 
     def _api(self) -> Any:
         from huggingface_hub import HfApi, get_token
+        from huggingface_hub.utils.tqdm import disable_progress_bars
 
+        disable_progress_bars()  # they would fill a log with dozens of lines
         return HfApi(endpoint=self.endpoint, token=get_token())
 
     def _verify(self, api: Any, bundle: Bundle) -> None:
