@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -40,12 +40,13 @@ class Reply:
 class Fault:
     """`times` requests whose "METHOD /path" starts with `start` fail.
 
-    "status" answers `status`; "drop" breaks the connection before the work is done and "drop after" when it is;
+    "status" answers `status`; "drop" breaks the connection before the work is done and "drop after" when it is, "break"
+    when half of the request's body has arrived;
     "hang" never answers; "slow" answers as it should after `delay_seconds`; "cut" breaks off within its answer.
     """
 
     start: str
-    kind: Literal["status", "drop", "drop after", "hang", "slow", "cut"] = "status"
+    kind: Literal["status", "break", "drop", "drop after", "hang", "slow", "cut"] = "status"
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
     body: bytes = b'{"message": "planned"}'
@@ -115,10 +116,16 @@ class _Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        request = Request(self.command, unquote(parts.path), self.path, query, headers, self._body(headers))
+        request = Request(self.command, unquote(parts.path), self.path, query, headers, b"")
+        with self.server.lock:
+            fault = self.server.take_fault(request)
+        if fault and fault.kind == "break":
+            self.rfile.read(int(headers.get("content-length", 0)) // 2)
+            self.close_connection = True
+            return
+        request = replace(request, body=self._body(headers))
         with self.server.lock:
             self.server.requests.append(request)
-            fault = self.server.take_fault(request)
             reply = Reply()
             if fault is None or fault.kind in ("drop after", "slow", "cut"):
                 reply = self.server.answer(request)

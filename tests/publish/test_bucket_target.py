@@ -92,6 +92,23 @@ def test_what_passes_is_outlived(store: Store, target: BucketTarget, bundle: Bun
     assert store.objects() == _contents(bundle)
 
 
+def test_a_connection_that_breaks_within_a_file_is_outlived(
+    store: Store, target: BucketTarget, resnet_bundle: Bundle
+) -> None:
+    store.proxy.faults = [Fault(f"PUT /bucket/{PREFIX}/{NAME}.pth", "break")]
+    assert not _publish(target, resnet_bundle)
+    assert store.objects() == _contents(resnet_bundle)
+
+
+def test_connections_that_always_break_within_a_file_leave_nothing(
+    store: Store, target: BucketTarget, resnet_bundle: Bundle
+) -> None:
+    store.proxy.faults = [Fault(f"PUT /bucket/{PREFIX}/{NAME}.pth", "break", times=99)]
+    with pytest.raises(PublishError, match=r"sending .*\.pth failed: .*; nothing is left there"):
+        _publish(target, resnet_bundle)
+    assert store.objects() == {}
+
+
 def test_a_failure_leaves_nothing(store: Store, target: BucketTarget, bundle: Bundle) -> None:
     store.proxy.faults = [Fault(f"PUT /bucket/{PREFIX}/README.md", status=403, times=9, body=b"")]
     with pytest.raises(PublishError, match=r"sending README\.md failed: .*; nothing is left there"):

@@ -150,7 +150,12 @@ def test_what_a_cut_off_attempt_left_is_taken_away(
 
 @pytest.mark.parametrize(
     "fault",
-    [Fault(CREATE, status=500), Fault(PUT, status=503), Fault(PUT, "drop"), Fault("GET /mlModels/getPres", status=429)],
+    [
+        Fault(CREATE, status=500),
+        Fault(PUT, status=503),
+        Fault(PUT, "drop"),
+        Fault("GET /mlModels/getPres", status=429),
+    ],
     ids=["500 at create", "503 at put", "broken at put", "429 at presign"],
 )
 def test_what_passes_is_outlived_with_one_model(
@@ -161,6 +166,21 @@ def test_what_passes_is_outlived_with_one_model(
     assert list(api.models) == [receipt.id]
     assert len(said) == 1
     assert "trying again in" in said[0]
+
+
+@pytest.mark.parametrize("times", [1, 9])
+def test_a_connection_that_breaks_within_the_file_leaves_one_model_or_none(
+    api: GradientServer, target: GradientTarget, resnet_bundle: Bundle, said: list[str], times: int
+) -> None:
+    api.faults = [Fault(PUT, "break", times=times)]
+    if times == 1:
+        receipt = _publish(target, resnet_bundle, said)
+        assert api.models[receipt.id].files == {f"{NAME}.pth": resnet_bundle.weights.path.read_bytes()}
+        assert list(api.models) == [receipt.id]
+    else:
+        with pytest.raises(PublishError, match="ConnectionError"):
+            _publish(target, resnet_bundle, said)
+        assert api.models == {}
 
 
 def test_the_servers_wait_is_kept(api: GradientServer, target: GradientTarget, bundle: Bundle, said: list[str]) -> None:
@@ -175,6 +195,16 @@ def test_bytes_that_were_lost_are_noticed_and_the_model_is_deleted(
     api.lie_bytes = -1
     size = bundle.weights.size_bytes
     with pytest.raises(PublishError, match=rf"has {size - 1} bytes there and {size} here"):
+        _publish(target, bundle, said)
+    assert api.models == {}
+
+
+def test_other_bytes_of_the_same_number_are_noticed(
+    api: GradientServer, target: GradientTarget, bundle: Bundle, said: list[str]
+) -> None:
+    content = bytes(bundle.weights.size_bytes)
+    api.faults = [Fault("GET /store", status=200, body=content)]
+    with pytest.raises(PublishError, match=r"\.pth reads back with another sha256"):
         _publish(target, bundle, said)
     assert api.models == {}
 

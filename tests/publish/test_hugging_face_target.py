@@ -82,8 +82,9 @@ def test_a_second_time_makes_no_commit(
         Fault(COMMIT, status=500),
         Fault(COMMIT, "drop"),
         Fault(LFS, status=503),
+        Fault(LFS, "break"),
     ],
-    ids=["503", "429", "500 at commit", "broken at commit", "503 at a file"],
+    ids=["503", "429", "500 at commit", "broken at commit", "503 at a file", "broken within a file"],
 )
 def test_what_passes_is_outlived(
     hub: HubServer, target: HuggingFaceTarget, bundle: Bundle, said: list[str], fault: Fault
