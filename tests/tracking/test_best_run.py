@@ -163,6 +163,7 @@ def test_the_run_tells_where_its_model_was_published(
     (tmp_path / "summary.json").write_text("{}")
     for name, uri in ((NAME, "file:///models/a"), ("an-older-model", "file:///models/b"), (NAME, "s3://models/a")):
         add_published(tmp_path, PublishedModel(uri, name, uri, "0" * 64, now_utc(), name))
+    add_published(tmp_path, PublishedModel("s3://models/a", NAME, "s3://models/a", "0" * 64, now_utc(), "a commit"))
     mark_best_run(callback, tmp_path, BEST, make_predictions())
     assert read_run(run_files(tmp_path)[1]).summary["published"] == ["file:///models/a", "s3://models/a"]
 

@@ -37,7 +37,7 @@ def mark_best_run(
     it, nothing is marked, and a resume of the search tries again.
     """
     name = Path(model.model).stem
-    uris = [entry.uri for entry in read_published(folder) if entry.name == name]
+    uris = list(dict.fromkeys(entry.uri for entry in read_published(folder) if entry.name == name))
     done = [model.trial_id, *uris]
     marked = marked_run(folder)
     if callback.mode == "disabled" or marked == done:
