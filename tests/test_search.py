@@ -65,7 +65,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """One search of three trials that has ended: its folder of results, and what it printed."""
     folder = tmp_path_factory.mktemp("finished")
     home = {"HOME": str(folder), "RAY_AUTH_MODE": "disabled"}
-    flags = (*SMALL, "--name", "small", "--gpus-per-trial", "auto", "--publish", "models/")
+    flags = (*SMALL, "--name", "small", "--gpus-per-trial", "auto", "--publish", "models/", "--export", "onnx")
     done = run("search", _write_sweep(folder), *flags, folder=folder, **home)
     assert done.returncode == 0, done.stderr + done.stdout
     assert "Traceback" not in done.stderr
@@ -126,6 +126,15 @@ def test_the_best_model_is_published_when_the_search_has_ended(finished: tuple[P
     assert published["sha256"] == hashlib.sha256(best.read_bytes()).hexdigest()
 
 
+def test_the_best_model_is_exported_before_it_is_published(finished: tuple[Path, str]) -> None:
+    results, output = finished
+    (published,) = _summary(results)["published"]
+    exported = (results / _summary(results)["best"]["model"]).with_suffix(".onnx")
+    assert "MB, predicts as torch does on 256 test images" in output
+    place = results.parents[1] / "models" / published["name"]
+    assert (place / exported.name).read_bytes() == exported.read_bytes()
+
+
 def test_the_report_is_written_at_the_end_and_tells_where_the_model_was_published(finished: tuple[Path, str]) -> None:
     results, output = finished
     page = (results / "report.html").read_text()
@@ -150,6 +159,18 @@ def test_a_wrong_target_ends_a_search_before_it_starts(tmp_path: Path, capsys: p
     assert run_here(search.main, arguments) == 2
     assert "'modles': not a target" in capsys.readouterr().err
     assert not results.exists()
+
+
+def test_an_export_is_planned_and_what_it_lacks_is_told_before_the_search_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(_write_sweep(tmp_path)), *SMALL, "--results", str(tmp_path / "results"), "--export", "onnx"]
+    assert run_here(search.main, [*arguments, "--dry-run"]) == 0
+    assert "export   at the end the best model as ONNX" in capsys.readouterr().out
+    monkeypatch.setattr("tune_cifar.publish.onnx_export.find_spec", lambda name: None)
+    assert run_here(search.main, arguments) == 2
+    assert "pip install 'tune-cifar[onnx]'" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
 
 
 def test_the_output_says_what_was_chosen_and_what_comes_next(finished: tuple[Path, str]) -> None:

@@ -27,7 +27,8 @@ class SearchRequest:
 
     `wandb` is the mode that was asked for, None for the one that fits the machine. With `resume` the folder holds a
     search to go on with, and with `rebuild` Ray's state is written anew for it. `repeats`, `prior`,
-    `publishing` and `bucket`, which then gets the checkpoints, are None where they were not asked for.
+    `publishing` and `bucket`, which then gets the checkpoints, are None where they were not asked for. With
+    `export_onnx` the best model is written as ONNX too.
     """
 
     config: SweepConfig
@@ -42,6 +43,7 @@ class SearchRequest:
     limits: RunLimits = field(default_factory=RunLimits)
     rebuild: bool = False
     bucket: BucketResults | None = None
+    export_onnx: bool = False
 
     @cached_property
     def lock(self) -> SearchLock:

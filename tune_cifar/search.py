@@ -82,6 +82,10 @@ def main(arguments: Sequence[str]) -> int:
 
         return search_on_cluster(args, arguments, folder, sweep_file, console)
     publishing = publishing_from(args, folder, config) if args.publish else None
+    if args.export:
+        from tune_cifar.publish.onnx_export import check_onnx  # imports torch, which takes seconds
+
+        check_onnx()
     request = SearchRequest(
         config,
         settings,
@@ -95,6 +99,7 @@ def main(arguments: Sequence[str]) -> int:
         limits_from(args),
         rebuild=args.rebuild,
         bucket=bucket,
+        export_onnx=args.export == "onnx",
     )
     if args.dry_run:
         return dry_run(request)
@@ -141,6 +146,8 @@ def dry_run(request: SearchRequest) -> int:
     plan = plan_for(request, space, slots)
     print_space(space, console)
     print_plan(config, plan, slots, settings, request.folder, console, sharing=sharing, bucket=request.bucket)
+    if request.export_onnx:
+        console.print("export   at the end the best model as ONNX, compared with torch on test images", soft_wrap=True)
     if request.publishing:
         request.publishing.preview(console)
     console.print("Nothing was started: --dry-run.")

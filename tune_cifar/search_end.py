@@ -6,6 +6,7 @@ Importing this takes seconds (torch, W&B), so the command does it when its trial
 from __future__ import annotations
 
 import time
+from functools import partial
 
 from tune_cifar.command import EXIT_NOT_PUBLISHED, EXIT_NOTHING_FINISHED
 from tune_cifar.early_end import tell_early_end, why_no_model
@@ -50,7 +51,7 @@ def finish_search(
     if no_model:
         console.print(f"best     its model is not written: {no_model}; a resume writes it")
     done = outcome.best is not None and not outcome.interrupted
-    exit_code = _publish(request) if done else EXIT_NOTHING_FINISHED
+    exit_code = max(export_model(request, data), _publish(request)) if done else EXIT_NOTHING_FINISHED
     for line in finish_tracking(
         wandb_callback, folder, model, data, settings.prediction_images, complete=not outcome.interrupted
     ):
@@ -60,9 +61,26 @@ def finish_search(
         console.print(f"stopped  {outcome.stopped_because} Mend that first.", soft_wrap=True, markup=False)
     if early_end:
         exit_code = tell_early_end(early_end, folder, outcome.trials, best, request.limits, console)
+        if request.export_onnx and model:
+            line = f"Not exported, since a better trial may come. As it is: python -m tune_cifar.export {folder} onnx"
+            console.print(line, soft_wrap=True, markup=False)
         if request.publishing and model:
             request.publishing.put_off(console)
     return EXIT_NOTHING_FINISHED if outcome.stopped_because else exit_code
+
+
+def export_model(request: SearchRequest, data: ImageDataset) -> int:
+    """Export the model where that was asked for; where it does not work, the weights are still to be published."""
+    if not request.export_onnx:
+        return 0
+    from tune_cifar.export import export_best
+
+    say = partial(request.console.print, soft_wrap=True, markup=False)
+    try:
+        return 0 if export_best(request.folder, data, say) else EXIT_NOT_PUBLISHED
+    except Exception as error:  # torch's exporter raises whatever it stumbles on
+        say(f"failed   to export: {type(error).__name__}: {' '.join(str(error).split())[:400]}")
+        return EXIT_NOT_PUBLISHED
 
 
 def _publish(request: SearchRequest) -> int:

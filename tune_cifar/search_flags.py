@@ -92,6 +92,9 @@ def parse_search_flags(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="with --resume, when Ray's state is damaged or of another version: go on from what the trials left behind",
     )
+    parser.add_argument(
+        "--export", choices=["onnx"], help="onnx: write the best model as best/<model>.onnx too, and publish it"
+    )
     add_publish_flags(parser, "--publish")
     parser.add_argument("--no-publish", action="store_true", help=f"publish nowhere, whatever {PROJECT_FILE} says")
     add_remote_flags(parser)
