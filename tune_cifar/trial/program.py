@@ -62,9 +62,18 @@ class TrainingProgram:
                 optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
         return optimizer
 
-    def reset(self, weights: Mapping[str, Tensor]) -> None:
-        """Begin another trial from `weights`; it may differ in what no step reads: schedule, epochs and seed."""
-        self.network.load_state_dict(weights)
+    def tensors(self) -> dict[str, Tensor]:
+        """All that the network consists of, as it is laid out for training and not as it is saved."""
+        return {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
+
+    def reset(self, initial: Mapping[str, Tensor]) -> None:
+        """Begin another trial from `initial`, which `tensors` gave.
+
+        It may differ in what no step reads: schedule, epochs and seed.
+        """
+        with torch.no_grad():
+            for name, tensor in self.tensors().items():
+                tensor.copy_(initial[name])
         for buffer in self.momentum():
             buffer.zero_()
         self.read_loss_sum()

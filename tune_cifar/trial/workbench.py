@@ -43,7 +43,7 @@ class Workbench:
         if make_recorder is None and device.type == "cuda":
             make_recorder = CudaGraphRecorder
         self._make_recorder = make_recorder
-        self._weights: OrderedDict[tuple[str, str, int], Mapping[str, Tensor]] = OrderedDict()
+        self._initial: OrderedDict[tuple[str, str, int], Mapping[str, Tensor]] = OrderedDict()
         self._programs: OrderedDict[tuple[object, ...], tuple[TrainingProgram, str]] = OrderedDict()
 
     def fits(self, data: ImageDataset, device: torch.device) -> bool:
@@ -58,27 +58,30 @@ class Workbench:
             while len(self._programs) >= MAX_PROGRAMS:
                 self._programs.popitem(last=False)
             program = self._new_program(config)
-            self._keep_weights(config, {name: tensor.clone() for name, tensor in program.network.state_dict().items()})
+            self._keep_initial(config, program)
             fallback = record_program(program, self._make_recorder(self.device)) if self._make_recorder else ""
             self._programs[key] = program, fallback
         self._programs.move_to_end(key)
         program, fallback = self._programs[key]
-        program.reset(self._initial_weights(config))
+        begins_as = _weights_key(config)
+        if begins_as not in self._initial:
+            network = build_model(config.model, num_classes=self.num_classes, stem=config.stem, seed=config.seed)
+            program.network.load_state_dict(network.state_dict())
+            self._keep_initial(config, program)
+        self._initial.move_to_end(begins_as)
+        program.reset(self._initial[begins_as])
         return program, fallback
 
-    def _initial_weights(self, config: TrialConfig) -> Mapping[str, Tensor]:
-        """The weights that `config` begins with; all trials of a search begin with the same, unless its seed varies."""
-        key = _weights_key(config)
-        if key not in self._weights:
-            network = build_model(config.model, num_classes=self.num_classes, stem=config.stem, seed=config.seed)
-            self._keep_weights(config, network.state_dict())
-        self._weights.move_to_end(key)
-        return self._weights[key]
+    def _keep_initial(self, config: TrialConfig, program: TrainingProgram) -> None:
+        """Keep what `config` begins with, and all trials of a search, unless its seed varies.
 
-    def _keep_weights(self, config: TrialConfig, weights: Mapping[str, Tensor]) -> None:
-        self._weights[_weights_key(config)] = weights
-        while len(self._weights) > MAX_PROGRAMS:
-            self._weights.popitem(last=False)
+        As copies of the program's own tensors, which are copied back in half the time that a state_dict takes to load.
+        """
+        self._initial[_weights_key(config)] = {
+            name: tensor.detach().clone() for name, tensor in program.tensors().items()
+        }
+        while len(self._initial) > MAX_PROGRAMS:
+            self._initial.popitem(last=False)
 
     def _new_program(self, config: TrialConfig) -> TrainingProgram:
         return TrainingProgram(
