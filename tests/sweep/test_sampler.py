@@ -7,6 +7,7 @@ from typing import Any
 
 import optuna
 import pytest
+import torch
 from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
@@ -71,6 +72,25 @@ def test_a_diverged_trial_does_not_hide_the_valley_from_the_model(space: Space) 
         found[type(sampler)] = ask(study, line).params["lr"]
     assert 0.1 < found[ModelSampler] < 0.4
     assert not 0.1 < found[optuna.samplers.GPSampler] < 0.4
+
+
+def test_the_model_computes_on_one_thread(space: Space, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_on: list[int] = []
+    sampler = ModelSampler(space(f"method: bayes\n{LINE}"), 0)
+    sample = sampler.model.sample_relative
+
+    def sample_and_note(*arguments: Any) -> dict[str, Any]:
+        asked_on.append(torch.get_num_threads())
+        return sample(*arguments)
+
+    monkeypatch.setattr(sampler.model, "sample_relative", sample_and_note)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        ask(optuna.create_study(sampler=sampler), sampler.space)
+        assert (asked_on, torch.get_num_threads()) == ([1], 3)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_with_hundreds_of_running_trials_the_quick_model_proposes_where_none_of_them_is(

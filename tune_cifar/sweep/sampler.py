@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -146,7 +147,25 @@ class ModelSampler(SweepSampler):
             _shallow(create_trial(state=TrialState.RUNNING, params=other.params, distributions=other.distributions))
             for other in running
         )
-        return told.ask(fixed_distributions=dict(self.space.distributions)).params
+        with _one_thread():
+            return told.ask(fixed_distributions=dict(self.space.distributions)).params
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute on one thread meanwhile: a Gaussian process's matrices are so small that others only cost time.
+
+    With two threads one suggestion in five took 0.10 to 0.16 s, with one all took 0.03 to 0.08 s (two cores of machine
+    A in benchmarks/RESULTS.md).
+    """
+    import torch  # takes seconds, and a plan is made without it
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def is_much_to_know(num_completed: int, num_running: int) -> bool:
