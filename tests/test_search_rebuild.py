@@ -23,6 +23,7 @@ from tests.tracking.wandb_helpers import read_run
 from tune_cifar import search
 from tune_cifar.results import TrialRecord
 from tune_cifar.runner.searcher import SweepSearch
+from tune_cifar.runner.state_commit import finish_commit
 from tune_cifar.sweep.load import load_sweep
 from tune_cifar.sweep.searcher import plan_search
 from tune_cifar.sweep.space import SearchSpace
@@ -96,7 +97,10 @@ def _listening(pid: int) -> Iterator[str]:
 
 
 def _copy(killed: Killed, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(killed.folder, tmp_path / "results" / "cut"))
+    copy = Path(shutil.copytree(killed.folder, tmp_path / "results" / "cut"))
+    # The kill may hit a commit of Tune's state, which the next process finishes, whatever else it then finds.
+    finish_commit(copy / "ray")
+    return copy
 
 
 def test_what_a_search_starts_listens_on_this_machine_alone(killed: Killed) -> None:
