@@ -97,7 +97,7 @@ KEYS: dict[str, Key] = {
     "metric": Key("used", "what to optimize; required for `bayes` and for `early_terminate`, else `val_loss`"),
     "early_terminate": Key("used", "early stopping: W&B's hyperband, or curve"),
     "run_cap": Key("used", "the number of trials; `--count` goes first"),
-    "name": Key("used", "the sweep's name"),
+    "name": Key("used", "the sweep's name, with date and time that of the search, unless --name says another"),
     "description": Key("used", "the sweep's description"),
     "project": Key("used", "W&B project of the runs"),
     "entity": Key("used", "W&B user or team of the runs"),
