@@ -155,8 +155,8 @@ class ModelSampler(SweepSampler):
 def _one_thread() -> Iterator[None]:
     """Let torch compute on one thread meanwhile: a Gaussian process's matrices are so small that others only cost time.
 
-    With two threads one suggestion in five took 0.10 to 0.16 s, with one all took 0.03 to 0.08 s (two cores of machine
-    A in benchmarks/RESULTS.md).
+    With two threads one suggestion in five took 0.10 to 0.16 s, with one all took 0.03 to 0.08 s (machine B of
+    benchmarks/RESULTS.md).
     """
     import torch  # takes seconds, and a plan is made without it
 
