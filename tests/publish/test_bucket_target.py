@@ -116,6 +116,16 @@ def test_a_failure_leaves_nothing(store: Store, target: BucketTarget, bundle: Bu
     assert store.objects() == {}
 
 
+def test_a_failed_replacement_says_that_the_model_before_is_gone(
+    store: Store, target: BucketTarget, bundle: Bundle
+) -> None:
+    _publish(target, bundle)
+    store.proxy.faults = [Fault(f"PUT /bucket/{PREFIX}/README.md", status=403, times=9, body=b"")]
+    with pytest.raises(PublishError, match=r"nothing is left there, and the model that was there is gone"):
+        _publish(target, bundle, again=True)
+    assert store.objects() == {}
+
+
 def test_what_could_not_be_taken_away_is_named(store: Store, target: BucketTarget, bundle: Bundle) -> None:
     store.proxy.faults = [
         Fault(f"PUT /bucket/{PREFIX}/README.md", status=403, times=9, body=b""),

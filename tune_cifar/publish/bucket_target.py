@@ -51,7 +51,8 @@ class BucketTarget(BucketAddress):
                 raise PublishError("after sending, the sizes in the store differ from those of the files")
         except PublishError as error:
             left = _clean_up(store, place, bundle)
-            raise PublishError(f"{error}{left}") from error
+            lost = "" if there is None else ", and the model that was there is gone"
+            raise PublishError(f"{error}{left}{lost}") from error
         except KeyboardInterrupt:
             _clean_up(store, place, bundle)
             raise
