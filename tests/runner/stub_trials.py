@@ -86,7 +86,10 @@ def make_trial(folder: Path, befall: Befall, epoch_seconds: float) -> Callable[.
                     Path(temporary, "epoch").write_text(str(epoch))
                     tune.report(result, checkpoint=tune.Checkpoint.from_directory(temporary))
         finally:
-            path.write_text(json.dumps({**facts, "end": time.time()}))
+            # In one go: a search that ends kills this process, maybe just now, and the test reads what is there.
+            ended = folder / f".{seed}-{attempt}.partial"
+            ended.write_text(json.dumps({**facts, "end": time.time()}))
+            ended.replace(path)
 
     return stub_trial
 
