@@ -175,7 +175,7 @@ class RunWriter:
         """Name the command for one of them: a run's rows can only be sent whole, and under another id."""
         (trial_id, folder), *others = folders.items()
         words = ["wandb", "sync", "--include-online", "--id", f"{run_id(self._target.search_name, trial_id)}-again"]
-        rest = f", and so on for {', '.join(path.name for path in dict(others).values())}" if others else ""
+        rest = f", and so on for {', '.join(path.name for _, path in others)}" if others else ""
         self._say_once(
             f"W&B: {what}. Every row is on disk; as a new, complete run: {shlex.join([*words, str(folder)])}{rest}"
         )

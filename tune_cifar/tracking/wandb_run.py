@@ -94,13 +94,14 @@ def open_run(
     earlier_folders = list(target.folder.glob(f"wandb/offline-run-*-{trial_run.run_id}"))
     unsent_folders = [folder for folder in earlier_folders if folder in unsent_runs(target.folder)]
     on_server = trial_run.sent or len(unsent_folders) < len(earlier_folders)
-    identity, tags = _identity(target, mode, trial_run, config), _tags(target, trial_run)
-    given = {**identity, "tags": tags}
-    if mode == "online" and on_server:  # somebody may have changed these on the run's page since
-        given = {name: value for name, value in given.items() if name not in ("name", "notes", "tags")}
+    identity = {**_identity(target, mode, trial_run, config), "tags": _tags(target, trial_run)}
+    # Somebody may have changed these on the run's page since.
+    left_alone = ("name", "notes", "tags") if mode == "online" and on_server else ()
+    given = {name: value for name, value in identity.items() if name not in left_alone}
     run = wandb.init(**given, settings=_settings(target, stop_fn=stop))
-    if given.keys() < identity.keys() and not run.resumed:  # it never arrived, or was deleted
-        run.name, run.notes, run.tags = identity["name"], identity["notes"], tags
+    if not run.resumed:  # it never arrived, or was deleted
+        for name in left_alone:
+            setattr(run, name, identity[name])
     if mode == "online":
         first_missing_step = run.starting_step if run.resumed else 0
         trial_run.sent = True
