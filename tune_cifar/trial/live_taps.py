@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -92,12 +92,12 @@ class WholeMapConvolution(nn.Module):
     def __init__(self, convolution: nn.Conv2d, height: int, width: int) -> None:
         super().__init__()
         self.full_shape = tuple(convolution.weight.shape)
-        out_channels, in_channels, *self.kernel_size = self.full_shape
+        out_channels, _in_channels, *self.kernel_size = self.full_shape
         taps = tap_table(convolution, height, width)
         is_live = torch.zeros(self.kernel_size[0] * self.kernel_size[1], dtype=torch.bool)
         is_live[taps] = True
         self.live, self.dead = is_live.nonzero().flatten(), is_live.logical_not().nonzero().flatten()
-        by_tap = convolution.weight.detach().permute(0, 2, 3, 1).reshape(out_channels, -1, in_channels)
+        by_tap = _by_tap(convolution.weight.detach())
         self.live_weight = nn.Parameter(by_tap[:, self.live].clone())
         self.dead_weight: Tensor
         self.register_buffer("dead_weight", by_tap[:, self.dead].clone())
@@ -137,7 +137,7 @@ class WholeMapConvolution(nn.Module):
         by_tap = live.new_empty(live.shape[0], live.shape[1] + dead.shape[1], live.shape[2])
         by_tap[:, self.live] = live
         by_tap[:, self.dead] = dead
-        return by_tap.view(len(by_tap), *self.kernel_size, -1).permute(0, 3, 1, 2)
+        return _by_row_and_column(by_tap, self.kernel_size)
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         destination[f"{prefix}weight"] = self.full_weight()
@@ -165,7 +165,7 @@ class WholeMapConvolution(nn.Module):
         if tuple(weight.shape) != self.full_shape:
             error_messages.append(f"{name} has shape {tuple(weight.shape)}, not {self.full_shape}")
             return
-        by_tap = weight.permute(0, 2, 3, 1).flatten(1, 2)
+        by_tap = _by_tap(weight)
         with torch.no_grad():
             self.live_weight.copy_(by_tap[:, self.live])
             self.dead_weight.copy_(by_tap[:, self.dead])
@@ -191,10 +191,20 @@ def with_all_taps(state: Mapping[str, Tensor], initial: Mapping[str, Tensor]) ->
             continue
         taps = state.get(name + TAPS_SUFFIX)
         if taps is not None:
-            by_tap = initial[name].permute(0, 2, 3, 1).flatten(1, 2).index_copy(1, taps, tensor)
-            tensor = by_tap.view(len(by_tap), *initial[name].shape[2:], -1).permute(0, 3, 1, 2)
+            by_tap = _by_tap(initial[name]).index_copy(1, taps, tensor)
+            tensor = _by_row_and_column(by_tap, initial[name].shape[2:])
         full[name] = tensor
     return full
+
+
+def _by_tap(weight: Tensor) -> Tensor:
+    """[out channels, in channels, kernel height, kernel width] as [out channels, taps, in channels]."""
+    return weight.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _by_row_and_column(by_tap: Tensor, kernel_size: Sequence[int]) -> Tensor:
+    """What `_by_tap` was given."""
+    return by_tap.view(len(by_tap), *kernel_size, -1).permute(0, 3, 1, 2)
 
 
 def whole_map_convolutions(network: nn.Module) -> Iterator[WholeMapConvolution]:
